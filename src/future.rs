@@ -31,8 +31,8 @@
 //
 // # Invariants
 //
-// - **Units of a request have one owner**: this future until there is a response, then its body or the
-//   [`InFlightGuard`] that the response carries. Dropping the owner returns them once.
+// - **Units of a request have one owner**: this future until there is a response, then its body. Dropping
+//   the owner returns them once. A handler may share what is held by a [`Hold`](crate::body::Hold).
 // - **The inner service is called at most once**, and only for a request that was admitted: before this future was
 //   made, or when it has waited.
 // - **Errors of the inner service pass unchanged**, and end what the request holds.
@@ -59,7 +59,7 @@ use tower::Service;
 
 use crate::{
     admission::{Admission, HeldSlot},
-    body::{FromInner, Held, InFlightGuard, ResponseBody},
+    body::{FromInner, Held, ResponseBody},
     decision::Decision,
     engine::{Admitted, Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
@@ -275,15 +275,10 @@ where
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
                 let slot = slot.take();
-                return Poll::Ready(match result {
-                    Ok(response) if !response.extensions().is_empty() => {
-                        Ok(pass_on(response, slot.map(Held::Slot)))
-                    }
-                    result => {
-                        let held = slot.map(Held::Slot);
-                        result.map(|response| response.map(|body| B::inner(body, held)))
-                    }
-                });
+                let held = slot.map(Held::Slot);
+                return Poll::Ready(
+                    result.map(|response| response.map(|body| B::inner(body, held))),
+                );
             }
             // ## Rejected => answer of the throttle
             (Some(Rest::Rejected { answer }), _) => return Poll::Ready(Ok(respond(answer))),
@@ -329,7 +324,7 @@ where
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
                 let held = admission.take().map(Held::Admission);
-                Poll::Ready(result.map(|response| pass_on(response, held)))
+                Poll::Ready(result.map(|response| response.map(|body| B::inner(body, held))))
             }
             // ## Written => response with fields
             Some(Rest::Written(templates)) => {
@@ -377,7 +372,6 @@ where
                             response.extensions_mut().insert(decision);
                         }
                     }
-                    held = InFlightGuard::take(response.extensions(), held);
                     if let Some(log) = log.take() {
                         held = held.map(|held| held.read(response.headers(), log));
                     }
@@ -389,16 +383,6 @@ where
             }
         }
     }
-}
-
-/// Returns the response with what its request holds, in its body or in the guard that it carries.
-#[inline(never)]
-fn pass_on<ResBody, B: FromInner<ResBody>>(
-    response: Response<ResBody>,
-    held: Option<Held>,
-) -> Response<B> {
-    let held = InFlightGuard::take(response.extensions(), held);
-    response.map(|body| B::inner(body, held))
 }
 
 /// Takes the answer of the throttle, and returns its response. Out of line, where few registers are taken.

@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 use tower::{Layer, service_fn};
-use tower_throttle::{Limits, Rules, ThrottleLayer, body::InFlightGuard};
+use tower_throttle::{Limits, Rules, ThrottleLayer, body::Hold};
 
 use support::{bytes, client, hourly, request, serve, served, throttle, values};
 
@@ -251,13 +251,13 @@ async fn a_switch_of_protocols_goes_through_untouched() {
     assert!(refused.starts_with("HTTP/1.1 429"), "charged: {refused}");
 }
 
-/// A WebSocket is such a connection. Without the guard its slot comes back with the empty body of the response.
+/// A WebSocket is such a connection. Without a guard its slot comes back with the empty body of the response.
 #[tokio::test]
 async fn a_guard_keeps_the_slot_of_a_connection_that_has_switched_protocols() {
     let inner = service_fn(|mut request: Request<Incoming>| async move {
         let upgrade = hyper::upgrade::on(&mut request);
-        let guard = InFlightGuard::new();
-        let kept = guard.clone();
+        let hold = request.extensions().get::<Hold>();
+        let kept = hold.and_then(Hold::keep);
         tokio::spawn(async move {
             let mut stream = TokioIo::new(upgrade.await.expect("an upgrade"));
             let mut word = [0; 4];
@@ -270,14 +270,14 @@ async fn a_guard_keeps_the_slot_of_a_connection_that_has_switched_protocols() {
             .status(StatusCode::SWITCHING_PROTOCOLS)
             .header("connection", "upgrade")
             .header("upgrade", "echo")
-            .extension(guard)
             .body(Body::empty());
         Ok::<_, Infallible>(response.expect("a response"))
     });
-    let rates = Limits::new().in_flight(2).rate(hourly(9));
-    let tokens = Limits::new().in_flight(2).tokens(hourly(9));
+    let slots = Limits::new().in_flight(2).keep(true);
+    let rates = slots.clone().rate(hourly(9));
+    let tokens = slots.clone().tokens(hourly(9));
     let rules = Rules::new()
-        .route("GET /slots", Limits::new().in_flight(2))
+        .route("GET /slots", slots)
         .route("GET /rates", rates)
         .route("GET /model", tokens);
     // A response that is told nothing holds its slot in another way.

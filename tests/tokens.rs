@@ -23,7 +23,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
     Clients, Limits, Rate, Rules, RulesError, Throttle, ThrottleLayer, Usage,
-    body::{InFlightGuard, ResponseBody},
+    body::{Hold, KeptRequest, ResponseBody},
     limit::Scope,
     usage::Estimate,
 };
@@ -805,11 +805,15 @@ async fn reports_that_can_be_true_are_owed_and_others_are_counted() {
     assert_eq!(counted(), 1);
 }
 
-/// The answer reports seven tokens, which nobody reads: the account ends with the last clone of the guard.
+/// The answer reports seven tokens, which are added to what the handler adds: the account ends with the last guard.
 #[tokio::test(start_paused = true)]
-async fn a_guard_in_the_response_keeps_the_account_open() {
-    for (added, charged) in [(0, 20), (3, 20), (30, 30)] {
-        let builder = throttling(budget(Rate::per_hour(1).burst(100)));
+async fn a_guard_keeps_the_account_open_beyond_the_answer() {
+    for (added, charged) in [(0, 20), (3, 20), (30, 37)] {
+        let limits = Limits::new()
+            .tokens(Rate::per_hour(1).burst(100))
+            .keep(true);
+        let rules = Rules::new().route("POST /", limits);
+        let builder = throttling(rules.estimate(Estimate::by_header("x-tokens")));
         let throttle = build(
             builder
                 .usage_from_openai_response(true)
@@ -817,12 +821,17 @@ async fn a_guard_in_the_response_keeps_the_account_open() {
         );
         let handle = throttle.handle();
         let left = || handle.snapshot().limits[0].remaining;
-        let guard = InFlightGuard::new();
+        let guards = Arc::new(Mutex::new(Vec::<KeptRequest>::new()));
         let inner = service_fn(|request: Request<Body>| {
             let usage = request.extensions().get::<Usage>().expect("tokens").clone();
+            let hold = request.extensions().get::<Hold>().expect("it may be kept");
+            let kept = [hold.keep(), hold.keep()];
+            guards
+                .lock()
+                .expect("no panic")
+                .extend(kept.into_iter().flatten());
             let response = Response::builder()
                 .header("content-type", "application/json")
-                .extension(guard.clone())
                 .extension(usage)
                 .body(Body::from(r#"{"usage":{"total_tokens":7}}"#));
             std::future::ready(Ok::<_, Infallible>(response.expect("a response")))
@@ -838,7 +847,10 @@ async fn a_guard_in_the_response_keeps_the_account_open() {
         bytes(answer).await;
         assert_eq!((left(), handle.in_flight()), (Some(80), Some(1)), "{added}");
         assert!(usage.add(added), "{added}: it is open");
-        drop(guard);
+        let mut guards = guards.lock().expect("no panic");
+        assert!(guards.pop().is_some(), "one of two");
+        assert_eq!(handle.in_flight(), Some(1), "{added}: another guard");
+        guards.clear();
         assert_eq!(left(), Some(100 - charged), "{added}");
         assert_eq!(handle.in_flight(), Some(0), "{added}");
         assert!(!usage.settle(1), "{added}: it is settled");

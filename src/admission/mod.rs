@@ -27,13 +27,18 @@
 //! [`Permits`]. The body of the response reports that it is [complete](Admission::complete). A handler's `Usage`
 //! reaches only the reservation. Once a request is admitted, only this module gives back its units.
 
+mod hold;
 mod origin;
 pub(crate) mod reservation;
 
 use std::sync::Arc;
 
-pub(crate) use self::origin::Origin;
-use self::reservation::TokenReservation;
+pub use self::hold::{Hold, KeptRequest};
+use self::{hold::AnswerHold, reservation::TokenReservation};
+pub(crate) use self::{
+    hold::{BoundedRequests, SharedAdmission},
+    origin::Origin,
+};
 use crate::{
     gate::Passage,
     limiter::{
@@ -53,6 +58,8 @@ pub(crate) enum Admission {
     Tokens(TokenAdmission),
     /// Any of these or nothing, of a request that is counted as inside.
     Counted(Box<CountedAdmission>),
+    /// The part of the answer in any of these, which guards may hold as well.
+    Shared(AnswerHold),
 }
 
 /// An admission that is counted as inside. Counted out last.
@@ -104,20 +111,58 @@ impl Admission {
         }))
     }
 
+    /// Makes the guard of a request that its handler may keep, whatever it holds: charged by `origin`. Of these that are
+    /// kept for a bounded time, `bounded` has a list.
+    #[cold]
+    pub(crate) fn shared(
+        admission: Option<Self>,
+        origin: &Arc<Origin>,
+        bounded: &Arc<BoundedRequests>,
+    ) -> Self {
+        let nothing = || {
+            let readings = LimitReadings::default();
+            Self::of_slots(Permits::new(origin, Demand::default(), &readings))
+        };
+        let admission = admission.unwrap_or_else(nothing);
+        Self::Shared(SharedAdmission::new(admission, origin, bounded))
+    }
+
+    /// Returns the hold for the handler, if it may keep the request. `outer` is that of a throttle around this one.
+    pub(crate) fn hold(&self, outer: impl FnOnce() -> Option<Hold>) -> Option<Hold> {
+        match self {
+            Self::Shared(answer) => Some(answer.hold(outer())),
+            _ => None,
+        }
+    }
+
     /// Returns the reservation of model tokens, if they are limited.
     pub(crate) fn reservation(&self) -> Option<&Arc<TokenReservation>> {
         match self {
             Self::Slots { .. } => None,
             Self::Tokens(tokens) => Some(&tokens.reservation),
             Self::Counted(counted) => counted.admission.as_ref()?.reservation(),
+            Self::Shared(answer) => answer.reservation(),
         }
     }
 
     /// Notes that the response came to its end. Without a report the reservation stands, and what was counted beyond
     /// it.
     pub(crate) fn complete(&self) {
-        if let Some(reservation) = self.reservation() {
-            reservation.end();
+        match self {
+            Self::Shared(answer) => answer.complete(),
+            others => {
+                if let Some(reservation) = others.reservation() {
+                    reservation.end();
+                }
+            }
+        }
+    }
+
+    /// Notes that the answer is about to report its usage. The report is added to the account, and does not settle it, if
+    /// a guard keeps the request.
+    pub(crate) fn close(&self) {
+        if let Self::Shared(answer) = self {
+            answer.close();
         }
     }
 }

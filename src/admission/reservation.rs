@@ -98,6 +98,8 @@ struct ReservationState {
     owed_since: Option<Nanos>,
     /// Set once nothing changes any more.
     is_settled: bool,
+    /// Set if a guard keeps the request beyond its answer, whose report is added.
+    is_kept: bool,
     /// The slots of the request, which the reservation has on the heap for the admission. Taken when that is dropped.
     permits: Option<Permits>,
 }
@@ -105,7 +107,7 @@ struct ReservationState {
 /// The fate of a report of what was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// The reservation is settled, by the report or before it.
+    /// The reservation has the report, or was settled before it.
     Settled,
     /// The report is above the `most` that it can be, and changes nothing.
     Implausible { most: u64 },
@@ -168,6 +170,7 @@ impl TokenReservation {
                 used: TokenUsage::new(),
                 owed_since: None,
                 is_settled: false,
+                is_kept: false,
                 permits: Some(permits),
             }),
         })
@@ -225,7 +228,7 @@ impl TokenReservation {
         })
     }
 
-    /// Settles at the tokens that an answer of `passed` bytes reports.
+    /// Settles at the tokens that an answer of `passed` bytes reports, or adds them if a guard keeps the request.
     ///
     /// A report is not believed if it is above what was reserved, what these bytes can carry and what may have gone
     /// unseen, together: it is counted as implausible, and changes nothing.
@@ -241,7 +244,10 @@ impl TokenReservation {
             limit_set.counters.implausible.add(1);
             return Report::Implausible { most };
         }
-        self.settle(total);
+        match self.with(|state| state.is_kept) {
+            true => self.add(total),
+            false => self.settle(total),
+        };
         Report::Settled
     }
 
@@ -250,27 +256,35 @@ impl TokenReservation {
     /// reservation covers it.
     ///
     /// Each limit is charged with the most of its reservation, of what the handler has counted and of what was read.
-    /// Changes nothing if it was settled before.
+    /// Changes nothing if it was settled before. If a guard keeps the request, what was read is added, and the
+    /// reservation goes on.
     pub(crate) fn end_unreported(&self, read: TokenUsage, has_input: bool) {
+        let read = self.with_input(read, has_input);
+        if self.with(|state| state.is_kept) {
+            self.add(read);
+            return;
+        }
+        self.end_at(read);
+    }
+
+    /// Notes the end of the response, whole or cut short. Unsettled, nothing comes back, and what was counted is owed
+    /// beyond it, with the estimated input if none was counted.
+    pub(crate) fn end(&self) {
+        self.end_at(TokenUsage::new());
+    }
+
+    fn end_at(&self, read: TokenUsage) {
         self.with(|state| {
             if state.is_settled {
                 return;
             }
             let counted = state.used;
             let has_counted_input = counted.has_input() || counted.undivided > 0;
-            let after = Charged::AtLeastEither(
-                self.with_input(counted, has_counted_input),
-                self.with_input(read, has_input),
-            );
+            let counted_with_input = self.with_input(counted, has_counted_input);
+            let after = Charged::AtLeastEither(counted_with_input, read);
             self.charge(&mut state.owed_since, Charged::AtLeast(counted), after);
             state.is_settled = true;
         });
-    }
-
-    /// Notes the end of the response, whole or cut short. Unsettled, nothing comes back, and what was counted is owed
-    /// beyond it, with the estimated input if none was counted.
-    pub(crate) fn end(&self) {
-        self.end_unreported(TokenUsage::new(), true);
     }
 
     /// Returns a count with the estimated input, if it does not have one.
@@ -279,6 +293,11 @@ impl TokenReservation {
             true => counted,
             false => counted.input(self.estimate.input),
         }
+    }
+
+    /// Notes that a guard keeps the request: what its answer reports is added, and does not settle the reservation.
+    pub(super) fn keep_open(&self) {
+        self.with(|state| state.is_kept = true);
     }
 
     /// Returns the key of the request's route.

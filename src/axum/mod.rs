@@ -32,7 +32,10 @@
 
 mod body;
 mod future;
+mod hold;
 mod layer;
 mod service;
 
-pub use self::{future::AxumResponseFuture, layer::AxumThrottleLayer, service::AxumThrottle};
+pub use self::{
+    future::AxumResponseFuture, hold::MissingHold, layer::AxumThrottleLayer, service::AxumThrottle,
+};

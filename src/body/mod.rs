@@ -1,7 +1,5 @@
 //! The body of a response: the inner service's, or the throttle's own.
 
-mod in_flight_guard;
-
 use std::{
     pin::Pin,
     sync::Arc,
@@ -13,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-pub use self::in_flight_guard::InFlightGuard;
+pub use crate::admission::{Hold, KeptRequest};
 use crate::{
     admission::{Admission, HeldSlot},
     response::AnswerBody,
@@ -25,7 +23,7 @@ pin_project! {
     ///
     /// Either the inner service's body, forwarded frame by frame, or the answer to a refused request. The request's
     /// admission lasts as long as the inner body: to the end of the data, the trailers or an error, or until the body
-    /// is dropped. An [`InFlightGuard`] in the response holds it longer.
+    /// is dropped. A [`KeptRequest`] holds it longer.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]
@@ -206,6 +204,7 @@ impl ReadAdmission {
         if let (Some(reader), Some(reservation)) =
             (self.reader.take(), self.admission.reservation())
         {
+            self.admission.close();
             reader.settle(reservation);
         }
     }

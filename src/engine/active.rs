@@ -56,6 +56,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::{key_changes::KeyChanges, routes::UNDECLARED, rule_set::RuleSet};
 use crate::{
+    admission::BoundedRequests,
     clock::Timeline,
     gate::Gate,
     limiter::{Limiter, limit_set::BoundLimit},
@@ -81,6 +82,8 @@ pub(crate) struct ActiveRules {
     registry: Mutex<Registry>,
     /// The gate, which reloads do not change.
     pub(crate) gate: Gate,
+    /// The requests that handlers keep for a bounded time. Reloads do not change them.
+    pub(crate) bounded: Arc<BoundedRequests>,
 }
 
 impl ActiveRules {
@@ -116,6 +119,7 @@ impl ActiveRules {
             rule_set: ArcSwap::from_pointee(rule_set),
             registry: Mutex::new(registry),
             gate: Gate::open(false),
+            bounded: Arc::new(BoundedRequests::new()),
         })
     }
 

@@ -90,7 +90,12 @@ impl Attempt<'_> {
                 || reads_price && limit.settings.unit() == Unit::Spend
                 || is_of_clients && !is_certain)
         };
-        is_refused(limit_set, is_known, &readings, self.arrived).then(|| {
+        let mut is_out = is_refused(limit_set, is_known, &readings, self.arrived);
+        if is_out && self.has_ended_lost(self.arrived) {
+            readings = limiter.peek(limit_set, self.demand, self.arrived);
+            is_out = is_refused(limit_set, is_known, &readings, self.arrived);
+        }
+        is_out.then(|| {
             let mut outcome = Outcome::new(self.arrived, &mut readings);
             outcome.applied = applied;
             self.refuse(&mut outcome)

@@ -320,6 +320,7 @@ impl Attempt<'_> {
         if self.limits.limit_set.is_plain && self.store().is_none() {
             match self.ask_plain() {
                 PlainAnswer::Admitted(states) => return self.admit_plain(states),
+                PlainAnswer::Refused(_) if self.has_ended_lost(self.arrived) => {}
                 PlainAnswer::Refused(states) => return self.refuse_plain(states),
                 PlainAnswer::Unknown => {}
             }
@@ -356,11 +357,37 @@ impl Attempt<'_> {
             });
         }
         let limiter = &self.rules.limiter;
-        let is_admitted = limiter.admit(limit_set, self.demand, now, outcome.readings)?;
+        let mut is_admitted = limiter.admit(limit_set, self.demand, now, outcome.readings)?;
+        if !is_admitted && self.has_ended_lost(now) {
+            outcome.reset();
+            is_admitted = limiter.admit_apart(limit_set, self.demand, now, outcome.readings)?;
+        }
         Ok(match is_admitted {
             true => self.admit(&mut outcome),
             false => self.refuse(&mut outcome),
         })
+    }
+
+    /// Ends the requests that handlers have kept for too long, if caps may have refused this one or let it wait. Returns
+    /// whether there were some: the limits are asked once more then.
+    #[inline(always)]
+    pub(super) fn has_ended_lost(&self, now: Nanos) -> bool {
+        let has_slots = self.limits.limit_set.has_slots;
+        has_slots && self.engine.active.bounded.is_due(now) && self.end_lost(now)
+    }
+
+    /// Returns the moment until which the request waits for a slot: this one, or the next at which a kept request is lost.
+    fn or_lost(&self, until: Nanos) -> Nanos {
+        match self.limits.limit_set.has_slots {
+            true => until.min(self.engine.active.bounded.earliest()),
+            false => until,
+        }
+    }
+
+    #[cold]
+    fn end_lost(&self, now: Nanos) -> bool {
+        let bounded = &self.engine.active.bounded;
+        bounded.end_lost(now, |route| self.rules.log.ended_at_bound(route, now))
     }
 
     /// Asks all limits at `now`, in this process or in the store. A request with a place in line has its turn.
@@ -403,19 +430,32 @@ impl Attempt<'_> {
             if limiter.admit_apart(limit_set, self.demand, now, outcome.readings)? {
                 return Ok(Ruling::Admit);
             }
+            if self.has_ended_lost(now) {
+                // Asked once more in the next turn, which is at once.
+                return Ok(Ruling::Wait(Wait::again()));
+            }
             let moment = QueueMoment::here(now, self.arrived);
             let retry = waiter.refused(limit_set, self.demand, moment, outcome.readings);
             return Ok(match retry {
                 Retry::At(until) => Ruling::Wait(Wait::in_line(until)),
                 // What comes free before it has entered its waker wakes nobody: then it asks once more.
-                Retry::Woken(until) if progress.is_entered => Ruling::Wait(Wait::in_line(until)),
+                Retry::Woken(until) if progress.is_entered => {
+                    Ruling::Wait(Wait::in_line(self.or_lost(until)))
+                }
                 Retry::Woken(_) | Retry::Elsewhere => Ruling::Wait(Wait::again()),
                 Retry::Never => Ruling::Deny,
             });
         }
         let timeout = || self.timeout();
         let readings = &mut *outcome.readings;
-        let answer = limiter.ask(limit_set, self.demand, now, self.arrived, timeout, readings)?;
+        let mut answer =
+            limiter.ask(limit_set, self.demand, now, self.arrived, timeout, readings)?;
+        if !matches!(answer, QueueAnswer::Admitted) && self.has_ended_lost(now) {
+            // It leaves the line, and asks as if it had just come.
+            drop(answer);
+            *readings = LimitReadings::default();
+            answer = limiter.ask(limit_set, self.demand, now, self.arrived, timeout, readings)?;
+        }
         Ok(match answer {
             QueueAnswer::Admitted => Ruling::Admit,
             QueueAnswer::Denied => Ruling::Deny,
@@ -457,6 +497,7 @@ impl Attempt<'_> {
             }
             Next::Stands(until) => Ok(Ruling::Wait(Wait::in_line_until(not_before, until))),
             Next::Goes(now) => {
+                self.has_ended_lost(now);
                 // Refused without having been asked again.
                 if let Some(store) = self.store().filter(|_| !progress.is_alone) {
                     // The limit is named whose line it has left.

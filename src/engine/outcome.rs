@@ -20,7 +20,7 @@ use super::{
     route_limits::RouteLimits,
 };
 use crate::{
-    admission::{Admission, HeldSlot, Permits},
+    admission::{Admission, HeldSlot, Hold, Permits},
     clock::Nanos,
     decision::{Decision, DecisionIn, Denial, Failure},
     gate::Passage,
@@ -161,7 +161,7 @@ impl Applied {
 }
 
 impl Ticket {
-    /// Puts the reservation of model tokens and the decision into the request, for its handler. Called just before the
+    /// Puts the hold, the reservation of model tokens and the decision into the request, for its handler. Called just before the
     /// inner service, while the caller holds the ticket.
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
@@ -178,8 +178,13 @@ impl Ticket {
                 (parts.admission.as_ref(), decision)
             }
         };
-        if let Some(reservation) = admission.and_then(Admission::reservation) {
-            extensions.insert(Usage::new(Arc::clone(reservation)));
+        if let Some(admission) = admission {
+            if let Some(hold) = admission.hold(|| extensions.remove::<Hold>()) {
+                extensions.insert(hold);
+            }
+            if let Some(reservation) = admission.reservation() {
+                extensions.insert(Usage::new(Arc::clone(reservation)));
+            }
         }
         if let Some(decision) = decision {
             extensions.insert(decision);
@@ -288,6 +293,14 @@ impl Attempt<'_> {
             None => admission,
             Some(passage) => Some(Admission::counted(admission, passage)),
         };
+        let admission = match limit_set.keeps {
+            false => admission,
+            true => Some(Admission::shared(
+                admission,
+                origin,
+                &self.engine.active.bounded,
+            )),
+        };
         limits.count_admitted();
         if limit_set.enforced < limit_set.limits.len() {
             limit_set.shadowed(readings, |index| meters.by_limit(index));
@@ -389,6 +402,11 @@ impl Attempt<'_> {
     #[inline]
     pub(super) fn may_be_kept(&self, framing: Framing) -> bool {
         let tells_decision = self.engine.options.decision.responses();
+        limit_set.counters.refused.add(1);
+        meters.refused();
+        if waited > 0 {
+            meters.waited(waited);
+        }
         framing == Framing::Http && *self.head.method() != Method::HEAD && !tells_decision
     }
 
@@ -402,11 +420,6 @@ impl Attempt<'_> {
             meters,
             ..
         } = self.limits.bare();
-        limit_set.counters.refused.add(1);
-        meters.refused();
-        if waited > 0 {
-            meters.waited(waited);
-        }
         let now = self.rules.limiter.now();
         let arrived = now.saturating_sub(waited);
         let denial = Denial::failed(failure, Arc::clone(limit_set), arrived, now);

@@ -245,8 +245,8 @@ impl ThrottleLayerBuilder {
     /// A request is in flight from its arrival until the last frame of its answer was handed to the server: while it
     /// waits in line, while the inner service works on it, and while its body is sent. Requests of
     /// [exempt](crate::Limits::exempt) routes count. A refusal ends with the decision. A connection that switches
-    /// protocols ends with its response, which has no body, or with the
-    /// [`InFlightGuard`](crate::body::InFlightGuard) in it.
+    /// protocols ends with its response, which has no body, or with the last guard that its
+    /// [`Hold`](crate::body::Hold) has given.
     ///
     /// Each request then makes an allocation and four writes to memory that all threads share, and is decided on in the
     /// general way, which takes longer than the short one of plain limits.

@@ -6,8 +6,8 @@
 //!
 //! # Callers
 //!
-//! The engine counts admitted and refused requests, `limiter/queue` waiting ones, `admission` implausible reports, and
-//! [`LimitSet`](super::limit_set::LimitSet) shadows; it also adds admitted requests to its limits. `observe` reads the
+//! The engine counts admitted and refused requests, `limiter/queue` waiting ones, `admission` implausible reports and
+//! expired requests, and [`LimitSet`](super::limit_set::LimitSet) shadows; it also adds admitted requests to its limits. `observe` reads the
 //! counters.
 //!
 //! # Memory ordering
@@ -234,6 +234,8 @@ pub(crate) struct Counters {
     pub(crate) waited: Counter,
     /// Answers whose report of model tokens was implausible. Counted for routes alone.
     pub(crate) implausible: Counter,
+    /// Requests that were ended at the bound for which their handlers kept them. Counted for routes alone.
+    pub(crate) expired: Counter,
     /// Requests that wait for this limit now: the one count that falls again, when a `Waiter` is dropped or moves.
     pub(crate) waiting: Counter,
 }

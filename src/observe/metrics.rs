@@ -68,6 +68,11 @@ pub(crate) fn implausible(route: &str) {
     counter!("throttle_usage_implausible_total", "route" => route.to_owned()).increment(1);
 }
 
+/// Counts a request that was ended at the bound for which its handler kept it.
+pub(crate) fn expired(route: &str) {
+    counter!("throttle_kept_expired_total", "route" => route.to_owned()).increment(1);
+}
+
 /// Counts a request whose model was not read.
 pub(crate) fn unread_model(reason: &'static str) {
     counter!("throttle_model_unread_total", "reason" => reason).increment(1);
@@ -145,6 +150,10 @@ pub(crate) fn describe() {
         (
             "throttle_usage_implausible_total",
             "Answers that reported more model tokens than they can have used",
+        ),
+        (
+            "throttle_kept_expired_total",
+            "Requests that were ended since their handlers kept them for too long",
         ),
         (
             "throttle_model_unread_total",

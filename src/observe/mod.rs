@@ -38,6 +38,14 @@ impl ReportListener for Log {
     }
 }
 
+impl Log {
+    /// Notes that a request on this route was ended at the bound for which its handler kept it.
+    pub(crate) fn ended_at_bound(&self, route: &str, now: Nanos) {
+        meters::expired(route);
+        self.expired(route, now);
+    }
+}
+
 /// Tells what becomes of the store.
 #[derive(Debug)]
 pub(crate) struct StoreWatch {

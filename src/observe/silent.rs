@@ -20,6 +20,8 @@ impl Log {
 
     pub(crate) fn implausible_usage(&self, _: &str, _: Nanos, _: u64, _: u64) {}
 
+    pub(crate) fn expired(&self, _: &str, _: Nanos) {}
+
     pub(crate) fn no_peer_address(&self) {}
 
     pub(crate) fn unknown_plan(&self) {}

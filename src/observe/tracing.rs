@@ -27,6 +27,7 @@ const TARGET: &str = "tower_throttle";
 pub(crate) struct Log {
     refusals: Sampler,
     reports: Sampler,
+    expiries: Sampler,
     bucket_failures: Sampler,
     unaddressed: OnceLock<()>,
     unplanned: OnceLock<()>,
@@ -100,6 +101,18 @@ impl Log {
                 most,
                 suppressed,
                 "an answer reports an implausible number of model tokens; the report is not charged"
+            );
+        }
+    }
+
+    /// A request was ended at the bound for which its handler kept it. Told as often as refusals are.
+    pub(crate) fn expired(&self, route: &str, now: Nanos) {
+        if let Some(suppressed) = self.expiries.tells(now) {
+            warn!(
+                target: TARGET,
+                route,
+                suppressed,
+                "a request was kept for longer than `keep_at_most` allows; its slots are free"
             );
         }
     }

@@ -23,6 +23,8 @@ impl Meters {
 
 pub(crate) fn implausible(_: &str) {}
 
+pub(crate) fn expired(_: &str) {}
+
 pub(crate) fn body_timed_out(_: &'static str) {}
 
 pub(crate) fn unread_model(_: &'static str) {}

@@ -142,7 +142,14 @@ impl<'a> Attempt<'a> {
         let limits = self.limits.held();
         let limiter = &self.rules.limiter;
         let mut readings = LimitReadings::default();
-        let admitted = limiter.admit_apart(&limits.limit_set, self.demand, now, &mut readings);
+        let ask = |readings: &mut LimitReadings| {
+            *readings = LimitReadings::default();
+            limiter.admit_apart(&limits.limit_set, self.demand, now, readings)
+        };
+        let mut admitted = ask(&mut readings);
+        if admitted == Ok(false) && self.has_ended_lost(now) {
+            admitted = ask(&mut readings);
+        }
         if admitted != Ok(true) {
             store.put_back(leased);
         }

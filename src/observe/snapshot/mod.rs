@@ -100,6 +100,9 @@ pub struct RouteSnapshot {
     /// Answers with an implausible report of model tokens, which was not charged; see
     /// [`ThrottleLayerBuilder::usage_from_openai_response`](crate::ThrottleLayerBuilder::usage_from_openai_response).
     pub implausible_usage: u64,
+    /// Requests that were ended at the bound for which their handlers kept them; see
+    /// [`Hold::keep_at_most`](crate::body::Hold::keep_at_most).
+    pub expired: u64,
 }
 
 impl RouteSnapshot {
@@ -111,12 +114,14 @@ impl RouteSnapshot {
             refused: 0,
             would_refuse: 0,
             implausible_usage: 0,
+            expired: 0,
         }
     }
 
     pub(crate) fn add(&mut self, counters: &Counters) {
         self.admitted += counters.admitted.get();
         self.implausible_usage += counters.implausible.get();
+        self.expired += counters.expired.get();
         self.exempt += counters.exempt.get();
         self.refused += counters.refused.get();
         self.would_refuse += counters.would_refuse.get();

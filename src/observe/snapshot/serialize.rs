@@ -77,14 +77,16 @@ impl Serialize for RouteSnapshot {
             refused,
             would_refuse,
             implausible_usage,
+            expired,
         } = self;
-        let mut fields = serializer.serialize_struct("RouteSnapshot", 6)?;
+        let mut fields = serializer.serialize_struct("RouteSnapshot", 7)?;
         fields.serialize_field("route", route)?;
         fields.serialize_field("admitted", admitted)?;
         fields.serialize_field("exempt", exempt)?;
         fields.serialize_field("refused", refused)?;
         fields.serialize_field("would_refuse", would_refuse)?;
         fields.serialize_field("implausible_usage", implausible_usage)?;
+        fields.serialize_field("expired", expired)?;
         fields.end()
     }
 }
