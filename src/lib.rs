@@ -48,6 +48,7 @@
 //! | limit clients, on plans | [`Clients`], [`Plan`], and the guide [Clients and plans](guides::clients) |
 //! | limit model servers | [`Limits::in_flight`], [`Limits::max_wait`], [`Limits::tokens`], [`Usage`], and the guide [Serving models](guides::models) |
 //! | limit by model and by price, count some requests as several | [`Models`], [`Prices`], [`Limits::spend`], [`Limits::cost`], [`peek`], and the guide [Models and costs](guides::costs) |
+//! | limit WebSockets, messages and jobs | [`Limits::keep`], [`Hold`](body::Hold), [`Handle::try_acquire`], and the guide [WebSockets and background work](guides::connections) |
 //! | choose the answers to clients | [`ThrottleLayer::builder`], [`Dialect`](response::Dialect), and the guide [Refusals and header fields](guides::refusals) |
 //! | order the layers | the guide [The order of layers](guides::layers) |
 //! | keep limits in a file | [`config`], and the guide [Configuration files](guides::configuration) |
@@ -153,7 +154,7 @@ pub use self::{
     client::{Clients, Plan},
     clock::Clock,
     decision::{Decision, Denial},
-    handle::Handle,
+    handle::{Handle, Permit},
     layer::{ThrottleLayer, ThrottleLayerBuilder},
     limit::{
         in_flight::InFlight,

@@ -95,6 +95,8 @@ impl Denial {
             Failure::StoreDown => 3 * SECOND + RandomState::new().hash_one(now) % (5 * SECOND),
             // Another replica may answer at once, and who comes back to this one has to connect anew.
             Failure::ShuttingDown => SECOND,
+            // The store may be asked at once.
+            Failure::NoLease => SECOND / 1_000,
         };
         Self {
             verdict: Verdict {
@@ -158,7 +160,8 @@ impl Denial {
     }
 
     /// Returns the statuses of the limits that refused, the most specific first. Empty if the
-    /// [store could not decide](Self::is_unavailable) or the throttle [is closed](Self::is_shutting_down).
+    /// [store could not decide](Self::is_unavailable), if it [has to](Self::needs_store), or if the throttle
+    /// [is closed](Self::is_shutting_down).
     pub fn violated(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
         self.limits().filter(LimitStatus::is_refused)
     }
@@ -186,6 +189,15 @@ impl Denial {
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         self.failure() == Some(Failure::ShuttingDown)
+    }
+
+    /// Tells whether only the [store](crate::ThrottleLayerBuilder::store) can decide:
+    /// [`Handle::try_acquire`](crate::Handle::try_acquire) has found no [lease](crate::ThrottleLayerBuilder::lease) with
+    /// room, and asks no store. No limit has refused then, and nothing is counted.
+    /// [`Handle::acquire`](crate::Handle::acquire) asks the store. The wait that is told is one millisecond.
+    #[must_use]
+    pub fn needs_store(&self) -> bool {
+        self.failure() == Some(Failure::NoLease)
     }
 
     /// Returns the cause of the refusal, if it is no limit.

@@ -99,6 +99,8 @@ pub(crate) enum Failure {
     StoreDown,
     /// The throttle is closed.
     ShuttingDown,
+    /// No lease has room, and the store must not be asked. Nothing was decided.
+    NoLease,
 }
 
 impl Verdict {

@@ -49,6 +49,7 @@ use std::{
 
 use super::{
     Engine,
+    options::Asker,
     outcome::{Decided, Outcome, Refusal, Ticket},
     pending::{Attempt, Pending, Progress, Reply, Ruling, Wait},
     route_limits::RouteLimits,
@@ -446,6 +447,9 @@ impl Attempt<'_> {
                 Retry::Never => Ruling::Deny,
             });
         }
+        if self.asks_at_once() {
+            return self.ask_without_a_line(limit_set, now, outcome);
+        }
         let timeout = || self.timeout();
         let readings = &mut *outcome.readings;
         let mut answer =
@@ -463,6 +467,45 @@ impl Attempt<'_> {
                 progress.waiter = Some(waiter);
                 Ruling::Wait(Wait::again())
             }
+        })
+    }
+
+    /// Returns whether the decision is made without waiting for anything.
+    #[inline]
+    pub(super) fn asks_at_once(&self) -> bool {
+        self.engine.options.asker == Asker::PermitAtOnce
+    }
+
+    /// Asks limits whose balances are in this process for work that does not wait. Whoever stands in line is before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask_here`](Self::ask_here).
+    #[cold]
+    fn ask_without_a_line(
+        &self,
+        limit_set: &LimitSet,
+        now: Nanos,
+        outcome: &mut Outcome<'_>,
+    ) -> Result<Ruling, Outdated> {
+        let limiter = &self.rules.limiter;
+        let ask = |readings: &mut LimitReadings| -> Result<bool, Outdated> {
+            *readings = LimitReadings::default();
+            let is_behind = limit_set.is_patient && limiter.is_behind(limit_set, self.demand);
+            if !is_behind {
+                return limiter.admit_apart(limit_set, self.demand, now, readings);
+            }
+            *readings = limiter.peek(limit_set, self.demand, now);
+            limiter.name_refusal(limit_set, self.demand, now, readings);
+            Ok(false)
+        };
+        let mut is_admitted = ask(outcome.readings)?;
+        if !is_admitted && self.has_ended_lost(now) {
+            is_admitted = ask(outcome.readings)?;
+        }
+        Ok(match is_admitted {
+            true => Ruling::Admit,
+            false => Ruling::Deny,
         })
     }
 

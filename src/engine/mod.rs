@@ -56,10 +56,11 @@ pub(crate) use self::{
     active::ActiveRules,
     before_body::BodyNeed,
     decide::Admitted,
+    options::Asker,
     outcome::{Decided, Refusal, ResponseParts, Ticket},
     pending::Pending,
 };
-use crate::response::KeptRefusals;
+use crate::{decision::DecisionIn, response::KeptRefusals};
 
 /// The engine of a layer: its rules and settings, which all of its services share.
 #[derive(Debug)]
@@ -79,6 +80,19 @@ impl Engine {
             options,
             refusals: KeptRefusals::default(),
         }
+    }
+
+    /// Returns an engine by the same rules and balances that decides for others, who get neither answers nor fields.
+    pub(crate) fn asked_by(&self, asker: Asker) -> Arc<Self> {
+        let options = Options {
+            asker,
+            rate_limit_headers: false,
+            decision: DecisionIn::Nowhere,
+            usage_from_answer: false,
+            rejection: None,
+            ..self.options.clone()
+        };
+        Arc::new(Self::new(Arc::clone(&self.active), options))
     }
 }
 

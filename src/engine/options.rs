@@ -11,6 +11,18 @@ use crate::{
     store::client::OnOutage,
 };
 
+/// Those for whom an engine decides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The service, on a request that is to be answered.
+    #[default]
+    Request,
+    /// A handle, on work without an answer, which may wait.
+    Permit,
+    /// A handle, on work without an answer, which is decided at once and without a call to the store.
+    PermitAtOnce,
+}
+
 /// Settings of a layer, apart from its rules.
 #[derive(Clone)]
 pub(crate) struct Options {
@@ -42,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) lease: u64,
     /// True if requests in flight are counted.
     pub(crate) track_in_flight: bool,
+    /// Those for whom the engine decides. Set by no user.
+    pub(crate) asker: Asker,
 }
 
 impl Default for Options {
@@ -60,6 +74,7 @@ impl Default for Options {
             store_deadline: Duration::from_millis(25),
             lease: 0,
             track_in_flight: false,
+            asker: Asker::default(),
         }
     }
 }
@@ -80,6 +95,7 @@ impl fmt::Debug for Options {
             store_deadline,
             lease,
             track_in_flight,
+            asker: _,
         } = self;
         f.debug_struct("Options")
             .field("rate_limit_headers", rate_limit_headers)

@@ -15,7 +15,7 @@ use http::{Extensions, Method, Request, Response};
 
 use super::{
     Engine,
-    options::Options,
+    options::{Asker, Options},
     pending::{Attempt, Pending},
     route_limits::RouteLimits,
 };
@@ -113,6 +113,8 @@ pub(crate) struct ResponseParts {
 pub(crate) enum Refusal {
     /// An answer that is written.
     Answered(Answer),
+    /// No answer, since no request is to be answered.
+    Denied(Box<Denial>),
     /// An answer that code of the user gives, which sees the whole head.
     Custom {
         denial: Box<Denial>,
@@ -198,6 +200,7 @@ impl Refusal {
     pub(crate) fn answer<B>(self, request: Request<B>) -> Answer {
         match self {
             Self::Answered(answer) => answer,
+            Self::Denied(_) => unreachable!("a request is answered"),
             Self::Custom {
                 denial,
                 rejection,
@@ -402,11 +405,6 @@ impl Attempt<'_> {
     #[inline]
     pub(super) fn may_be_kept(&self, framing: Framing) -> bool {
         let tells_decision = self.engine.options.decision.responses();
-        limit_set.counters.refused.add(1);
-        meters.refused();
-        if waited > 0 {
-            meters.waited(waited);
-        }
         framing == Framing::Http && *self.head.method() != Method::HEAD && !tells_decision
     }
 
@@ -423,7 +421,15 @@ impl Attempt<'_> {
         let now = self.rules.limiter.now();
         let arrived = now.saturating_sub(waited);
         let denial = Denial::failed(failure, Arc::clone(limit_set), arrived, now);
-        self.rules.log.refused(&denial);
+        // Without a lease nothing is decided, and whoever asks for more asks again.
+        if failure != Failure::NoLease {
+            limit_set.counters.refused.add(1);
+            meters.refused();
+            if waited > 0 {
+                meters.waited(waited);
+            }
+            self.rules.log.refused(&denial);
+        }
         Decided::Refuse(self.answer(denial, templates))
     }
 
@@ -432,6 +438,9 @@ impl Attempt<'_> {
     #[inline]
     fn answer(&self, denial: Denial, templates: &Templates) -> Refusal {
         let options = &self.engine.options;
+        if options.asker != Asker::Request {
+            return Refusal::Denied(Box::new(denial));
+        }
         let framing = self.framing();
         let on_route = self.rules.rejection(self.head, options.protocol);
         match (framing, on_route.or(options.rejection.as_ref())) {

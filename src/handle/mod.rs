@@ -1,13 +1,19 @@
 //! Handles: access to a throttle from outside of its services.
 
-use std::sync::Arc;
+mod permit;
 
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    sync::Arc,
+};
+
+pub use self::permit::Permit;
 use crate::{
-    decision::Decision,
-    engine::ActiveRules,
+    decision::{Decision, Denial},
+    engine::{ActiveRules, Admitted, Asker, Decided, Engine, Pending, Refusal, Ticket},
     head::RequestHead,
     observe::snapshot::Snapshot,
-    response::Protocol,
     rules::{Changes, Rules, RulesError},
 };
 
@@ -15,15 +21,22 @@ use crate::{
 /// [`ThrottleLayer::handle`](crate::ThrottleLayer::handle).
 ///
 /// Clones refer to the same throttle: that of all services that the layer or a clone of it wraps.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Handle {
     active: Arc<ActiveRules>,
-    protocol: Protocol,
+    /// Decides on work that may wait.
+    permits: Arc<Engine>,
+    /// Decides on work that may not.
+    tries: Arc<Engine>,
 }
 
 impl Handle {
-    pub(crate) fn new(active: Arc<ActiveRules>, protocol: Protocol) -> Self {
-        Self { active, protocol }
+    pub(crate) fn new(engine: &Engine) -> Self {
+        Self {
+            active: Arc::clone(&engine.active),
+            permits: engine.asked_by(Asker::Permit),
+            tries: engine.asked_by(Asker::PermitAtOnce),
+        }
     }
 
     /// Replaces the rules in force by others, all at once, while requests go on. Returns the changes.
@@ -235,7 +248,90 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn preview<'a>(&self, request: impl Into<RequestHead<'a>>) -> Decision {
-        self.active.preview(request.into(), self.protocol)
+        let protocol = self.permits.options.protocol;
+        self.active.preview(request.into(), protocol)
+    }
+
+    /// Charges a piece of work that is no request of the service, without waiting: a message of a WebSocket, a job, a field
+    /// of a query. The work is admitted until the returned [`Permit`] is dropped.
+    ///
+    /// The decision, the charges and the counts are those of a request with this head, all limits or none. Any
+    /// `http::Request` or its `Parts` is a head:
+    ///
+    /// - The method and the path find the route, which need not exist in a router: a key such as `POST /chat/messages`
+    ///   names the limits of messages.
+    /// - The header fields and the extensions identify the client as they do for a request, a
+    ///   [`PeerAddr`](crate::client::PeerAddr) among them. Keep the head of the request that has opened a connection,
+    ///   and change its method and path.
+    /// - A model and an estimate of tokens are found as for a request: in a header field, by a closure, or in the
+    ///   [`BodyFacts`](crate::facts::BodyFacts) in the extensions.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
+    ///
+    /// let rules = Rules::new().clients(Clients::by_header("x-api-key").each(Rate::per_minute(60).burst(2)));
+    /// let handle = ThrottleLayer::new(rules)?.handle();
+    ///
+    /// let message = Request::post("/chat/messages").header("x-api-key", "sk-local").body(())?;
+    /// for _ in 0..2 {
+    ///     let permit = handle.try_acquire(&message).expect("the burst");
+    ///     drop(permit); // The message is handled.
+    /// }
+    /// let denial = handle.try_acquire(&message).expect_err("the burst is spent");
+    /// assert!(denial.retry_after().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Work that would have to wait in line is refused. [Exempt](crate::Limits::exempt) routes admit everything. Permits
+    /// count in [`in_flight`](Self::in_flight), so that [`drained`](Self::drained) waits for them.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] has the limits that refuse and the wait. A [closed](Self::close) throttle
+    /// [is shutting down](Denial::is_shutting_down). With a [store](crate::ThrottleLayerBuilder::store) only
+    /// [leased](crate::ThrottleLayerBuilder::lease) units are spent: where there are none, and no limit is known to
+    /// refuse, the denial [needs the store](Denial::needs_store), and [`acquire`](Self::acquire) asks it. Model tokens
+    /// are never leased.
+    ///
+    /// # Panics
+    ///
+    /// If a closure of the rules or a recorder of `metrics` does.
+    pub fn try_acquire<'a>(&self, head: impl Into<RequestHead<'a>>) -> Result<Permit, Denial> {
+        permit_of(self.tries.decide(head.into()))
+    }
+
+    /// Charges a piece of work as [`try_acquire`](Self::try_acquire) does, and waits as a request would: in line, if its
+    /// limits allow that ([`Limits::max_wait`](crate::Limits::max_wait)), for a lease, and for the answer of a store.
+    ///
+    /// # Errors
+    ///
+    /// As of `try_acquire`, without the need of the store. If the store is down, the denial may be
+    /// [unavailable](Denial::is_unavailable).
+    ///
+    /// # Panics
+    ///
+    /// As `try_acquire`, and if the work has to wait outside of a tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is ready leaves the line, and nothing stays charged.
+    pub fn acquire<'a>(
+        &'a self,
+        head: impl Into<RequestHead<'a>>,
+    ) -> impl Future<Output = Result<Permit, Denial>> + Send {
+        let head = head.into();
+        async move {
+            let mut pending = match self.permits.decide(head) {
+                Decided::Wait(pending) => Some(pending),
+                decided => return permit_of(decided),
+            };
+            let decided = poll_fn(|cx| Pending::poll(&mut pending, head, cx)).await;
+            match decided {
+                Ok(Admitted { ticket, .. }) => Ok(Permit::new(ticket)),
+                Err(refusal) => Err(denial_of(refusal)),
+            }
+        }
     }
 
     /// Returns a snapshot of the throttle: each limit with its settings, balance and counts.
@@ -254,5 +350,33 @@ impl Handle {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.active.snapshot()
+    }
+}
+
+/// Returns the permit of work that was decided at once.
+fn permit_of(decided: Decided) -> Result<Permit, Denial> {
+    match decided {
+        Decided::Pass => Ok(Permit::new(None)),
+        Decided::Hold(slot) => Ok(Permit::new(Some(Ticket::Slot(slot)))),
+        Decided::Admit(ticket) => Ok(Permit::new(Some(ticket))),
+        Decided::Refuse(refusal) => Err(denial_of(refusal)),
+        Decided::Wait(_) => unreachable!("work that may not wait is decided at once"),
+    }
+}
+
+/// Returns the denial of work that is refused.
+fn denial_of(refusal: Refusal) -> Denial {
+    match refusal {
+        Refusal::Denied(denial) | Refusal::Custom { denial, .. } => *denial,
+        Refusal::Answered(_) => unreachable!("no answer is written to work that is no request"),
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { active, .. } = self;
+        f.debug_struct("Handle")
+            .field("active", active)
+            .finish_non_exhaustive()
     }
 }

@@ -58,10 +58,7 @@ impl ThrottleLayer {
     /// Returns a handle to this throttle, which reloads its rules and inspects it.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(
-            Arc::clone(&self.engine.active),
-            self.engine.options.protocol,
-        )
+        Handle::new(&self.engine)
     }
 
     /// The engine, for layers that stand outside of this one.

@@ -43,7 +43,9 @@ impl Log {
         let limits: Vec<_> = denial.violated().map(|limit| limit.name()).collect();
         let limits = limits.join(",");
         let reason = match denial.failure() {
-            Some(Failure::StoreDown) => "a request was refused because the store could not decide",
+            Some(Failure::StoreDown | Failure::NoLease) => {
+                "a request was refused because the store could not decide"
+            }
             Some(Failure::ShuttingDown) => "a request was refused because the throttle is closed",
             None => REFUSED,
         };

@@ -78,7 +78,7 @@ const SHUTTING_DOWN: Status = Status {
 impl Status {
     fn of(denial: &Denial) -> &'static Self {
         match denial.failure() {
-            Some(Failure::StoreDown) => &UNDECIDED,
+            Some(Failure::StoreDown | Failure::NoLease) => &UNDECIDED,
             Some(Failure::ShuttingDown) => &SHUTTING_DOWN,
             None if denial.is_saturated() => &SATURATED,
             None => &REFUSED,

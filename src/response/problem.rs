@@ -199,7 +199,7 @@ pub(super) struct FailureWords {
 impl FailureWords {
     pub(super) fn of(failure: Failure) -> Self {
         match failure {
-            Failure::StoreDown => Self {
+            Failure::StoreDown | Failure::NoLease => Self {
                 sentence: "Rate limiter unavailable.",
                 code: "limiter_unavailable",
             },

@@ -17,6 +17,8 @@
 //! | waits for the store | go with the call | are held | stated in the reply |
 //! | goes on without a reply | are put back | are free, and taken again | come back, unless it is admitted at once |
 //!
+//! Work that may not wait ([`Asker::PermitAtOnce`](super::options::Asker)) ends after the first three steps.
+//!
 //! With [`OnOutage::Admit`] a request whose call has failed keeps its slots, and passes.
 //!
 //! # Invariants
@@ -99,7 +101,14 @@ impl<'a> Attempt<'a> {
         let view = self.cached_view(store, now, &leased);
         if is_behind || (view.is_denied && view.is_known) {
             store.put_back(&leased);
+            if self.asks_at_once() {
+                return Ok(self.refused_at_once(view.into(), outcome));
+            }
             return Ok(self.refused(view.into(), progress, outcome));
+        }
+        if self.asks_at_once() {
+            store.put_back(&leased);
+            return Ok(Ruling::Fail(Failure::NoLease));
         }
         let deadline = self.engine.options.store_deadline;
         let until = *progress

@@ -65,12 +65,31 @@ impl Attempt<'_> {
     ) -> Ruling {
         // By slots: a look at all of them tells which.
         let view = self.cached_view(store, now, &LeasedUnits::default());
-        if self.limits.limit_set.is_patient || view.is_known {
+        let is_told_by_all = self.limits.limit_set.is_patient || view.is_known;
+        if is_told_by_all && !self.asks_at_once() {
             return self.refused(view.into(), progress, outcome);
         }
         (outcome.applied, *outcome.readings) = (Applied::Held, held);
         outcome.at = now;
         Ruling::Deny
+    }
+
+    /// Refuses work that may not wait, by what is known without a call: by a limit, or by those who wait before it.
+    pub(super) fn refused_at_once(
+        &self,
+        found: RefusedReadings,
+        outcome: &mut Outcome<'_>,
+    ) -> Ruling {
+        let RefusedReadings {
+            mut readings,
+            at,
+            is_known,
+            is_told: _,
+        } = found;
+        let limit_set = &self.limits.limit_set;
+        let limiter = &self.rules.limiter;
+        limiter.name_refusal(limit_set, self.demand, at, &mut readings);
+        self.deny(readings, at, is_known, outcome)
     }
 
     /// The time for which a request waits before it asks a store again whose answer says both that it is refused and

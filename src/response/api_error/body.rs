@@ -79,7 +79,9 @@ impl ErrorBody<'_> {
             429
         };
         let what = match self.unit() {
-            _ if failure == Some(Failure::StoreDown) => "Rate limiter is unavailable.",
+            _ if matches!(failure, Some(Failure::StoreDown | Failure::NoLease)) => {
+                "Rate limiter is unavailable."
+            }
             _ if failure == Some(Failure::ShuttingDown) => "Service is shutting down.",
             _ if self.is_busy() => "Service is at its limit of concurrent calls.",
             "tokens" => "Token limit is exceeded.",
