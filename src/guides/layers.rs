@@ -72,8 +72,8 @@
 //! - **hyper.** Make one layer, and wrap one service with it for each connection:
 //!   `TowerToHyperService::new(throttle.layer(service))`. To limit by address, put a
 //!   [`PeerAddr`](crate::client::PeerAddr) into each request.
-//! - **WebSockets** and other connections that switch protocols hold their [slot](super::models#slots) with an
-//!   [`InFlightGuard`](crate::body::InFlightGuard).
+//! - **WebSockets** and other connections that switch protocols hold their [slot](super::models#slots) with a
+//!   [guard](super::connections).
 //!
 //! # Notes
 //!

@@ -3,6 +3,7 @@
 //! - [Limits](limits): routes, rates, quotas, totals.
 //! - [Clients and plans](clients): identity, proxies, plans from a database.
 //! - [Serving models](models): slots, queues, model tokens.
+//! - [WebSockets and background work](connections): requests that outlive their responses, messages, jobs.
 //! - [Models and costs](costs): limits by model, requests that count more than others.
 //! - [Configuration files](configuration): settings, reloads, gateways' documents.
 //! - [Replicas](replicas): limits in Redis or Valkey.
@@ -19,6 +20,7 @@ pub mod api_management;
 pub mod calling;
 pub mod clients;
 pub mod configuration;
+pub mod connections;
 pub mod costs;
 pub mod layers;
 pub mod limits;

@@ -25,8 +25,9 @@
 //! decision to the last byte, the trailers or the error of its response, or until the client goes away. A stream of ten
 //! minutes holds a slot for ten minutes. A server without a free slot answers 503; a client over its own cap gets 429.
 //!
-//! A response that opens a WebSocket has no body, so its slot comes back at once. Keep it with an
-//! [`InFlightGuard`](crate::body::InFlightGuard) until the connection ends.
+//! A response that switches protocols (101, or 200 to `CONNECT`) has no body, so its slot comes back at once. A handler
+//! keeps the slot with a [`Hold`](crate::body::Hold), for a WebSocket as for a background task: see
+//! [WebSockets and background work](super::connections).
 //!
 //! A request whose body does not arrive holds a slot for as long as the handler waits for that body. Bound it with
 //! tower-http's `RequestBodyDeadlineLayer` inside the throttle.
