@@ -23,7 +23,10 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_throttle::{
-    InFlight, Limits, Rules, ThrottleLayer, Usage, axum::AxumThrottleLayer, usage::Estimate,
+    InFlight, Limits, Rules, ThrottleLayer, Usage,
+    axum::{AxumThrottleLayer, MissingHold},
+    body::Hold,
+    usage::Estimate,
 };
 
 use support::{
@@ -328,6 +331,68 @@ async fn model_tokens_are_settled_by_the_handler_or_by_what_the_answer_reports()
     assert_eq!(left(), Some(50), "reserved");
     bytes(reported).await;
     assert_eq!(left(), Some(75), "settled at the end of the body");
+}
+
+/// A handler takes the hold of its request, with either layer.
+#[tokio::test(start_paused = true)]
+async fn a_handler_keeps_its_request() {
+    let limits = || Limits::new().in_flight(1);
+    let rules = Rules::new()
+        .route("POST /kept", limits().keep(true))
+        .route("POST /not", limits());
+    let slots = |layer: &ThrottleLayer| {
+        let limits = layer.handle().snapshot().limits;
+        let in_flight = limits.into_iter().filter_map(|limit| limit.in_flight);
+        in_flight.collect::<Vec<_>>()
+    };
+    let (keep, kept) = std::sync::mpsc::channel();
+    let option = {
+        let keep = keep.clone();
+        async move |hold: Option<Hold>| {
+            keep.send(hold.map(|hold| hold.keep()))
+                .expect("the test goes on");
+            "started"
+        }
+    };
+    let must = async move |hold: Hold| {
+        keep.send(Some(hold.keep())).expect("the test goes on");
+        "started"
+    };
+    for is_for_axum in [true, false] {
+        let layer = throttle(rules.clone());
+        let router = |router: Router| match is_for_axum {
+            true => router.layer(layer.clone().for_axum()),
+            false => router.layer(layer.clone()),
+        };
+        let routes = |handler: axum::routing::MethodRouter| {
+            let routes = Router::new().route("/kept", handler.clone());
+            router(routes.route("/not", handler))
+        };
+        for (handler, is_option) in [(post(option.clone()), true), (post(must.clone()), false)] {
+            let app = routes(handler);
+            let started = send(&app, request("POST", "/kept")).await;
+            assert_eq!(bytes(started).await, "started");
+            let guard = kept.try_recv().expect("it ran").flatten();
+            assert_eq!((guard.is_some(), slots(&layer)), (true, vec![1, 0]));
+            drop(guard);
+            assert_eq!(slots(&layer), [0, 0]);
+            let answer = send(&app, request("POST", "/not")).await;
+            let status = answer.status();
+            let text = bytes(answer).await;
+            match is_option {
+                true => assert!(kept.try_recv().expect("it ran").is_none()),
+                false => {
+                    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+                    let why = String::from_utf8(text.to_vec()).expect("a text");
+                    assert!(why.contains("`Limits::keep(true)`"), "{why}");
+                    assert!(kept.try_recv().is_err(), "the handler has not run");
+                }
+            }
+            assert_eq!(slots(&layer), [0, 0]);
+        }
+    }
+    fn is_error<E: Error + Send + Sync + 'static>() {}
+    is_error::<MissingHold>();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::{advance, sleep};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Clients, Limits, Rate, Rules, ThrottleLayer, usage::Estimate};
+use tower_throttle::{Clients, Limits, Rate, Rules, ThrottleLayer, body::Hold, usage::Estimate};
 use tracing::{Level, Metadata};
 
 use common::Client;
@@ -181,6 +181,35 @@ async fn a_report_that_cannot_be_true_is_told() {
     assert!(lines[0].starts_with(told), "{}", lines[0]);
     let fields = "route=\"GET /chat\" reported=1000000000 most=";
     assert!(lines[0].contains(fields), "{}", lines[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_kept_for_too_long_is_told() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let limits = Limits::new().in_flight(1).keep(true);
+    let layer = ThrottleLayer::new(Rules::new().route("GET /job", limits)).expect("good rules");
+    let (keep, kept) = std::sync::mpsc::channel();
+    let serve = service_fn(move |request: Request<Empty<Bytes>>| {
+        let hold = request.extensions().get::<Hold>().expect("it may be kept");
+        let guard = hold.keep_at_most(Duration::from_secs(5));
+        keep.send(guard).expect("the test goes on");
+        std::future::ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())))
+    });
+    let service = layer.layer(serve);
+    for lines in [0, 1, 1] {
+        let request = Request::get("/job").body(Empty::new()).expect("a request");
+        let answer = service.clone().oneshot(request).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        assert_eq!(answer.status(), 200);
+        drop(answer);
+        let told = log.lines();
+        let expected = "WARN tower_throttle: a request was kept for longer than `keep_at_most` allows; its slots are \
+                        free route=\"GET /job\" suppressed=0";
+        assert_eq!(told, vec![expected; lines]);
+        advance(Duration::from_secs(5)).await;
+    }
+    assert_eq!(kept.try_iter().count(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{net::TcpListener, runtime, time::sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, InFlight, Limits, Models, Rate, Rules, ThrottleLayer, store::OnOutage,
+    Clients, InFlight, Limits, Models, Rate, Rules, ThrottleLayer, body::Hold, store::OnOutage,
 };
 
 use common::Client as Asked;
@@ -241,6 +241,34 @@ fn who_waits_and_is_refused_is_counted_with_its_wait() {
             ("throttle_wait_seconds_sum{route=\"GET /\"}", "6"),
         ],
     );
+}
+
+#[test]
+fn who_is_kept_for_too_long_is_counted() {
+    let scrape = scraped(|| async {
+        let limits = Limits::new().in_flight(1).keep(true);
+        let rules = Rules::new().route("GET /job", limits);
+        let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+        let (keep, kept) = std::sync::mpsc::channel();
+        let serve = service_fn(move |request: Request<Empty<Bytes>>| {
+            let hold = request.extensions().get::<Hold>().expect("it may be kept");
+            let guard = hold.keep_at_most(Duration::ZERO);
+            keep.send(guard).expect("the test goes on");
+            std::future::ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())))
+        });
+        let service = layer.layer(serve);
+        for _ in 0..3 {
+            let request = Request::get("/job").body(Empty::new()).expect("a request");
+            let answer = service.clone().oneshot(request).await;
+            assert_eq!(answer.expect("no error").status(), StatusCode::OK);
+        }
+        assert_eq!(kept.try_iter().count(), 3);
+    });
+    let expected = [
+        ("throttle_kept_expired_total{route=\"GET /job\"}", "2"),
+        ("throttle_admitted_total{route=\"GET /job\"}", "3"),
+    ];
+    assert_counted(&scrape, &expected);
 }
 
 #[test]

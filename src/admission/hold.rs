@@ -57,11 +57,11 @@ struct HoldState {
     /// The bounds of the other guards.
     bounds: Vec<Nanos>,
     /// The place among the bounded requests.
-    place: Option<Place>,
+    place: Option<BoundedPlace>,
 }
 
 /// The place of a request among the bounded ones: the latest bound of its guards, and a number.
-type Place = (Nanos, u64);
+type BoundedPlace = (Nanos, u64);
 
 impl HoldState {
     /// Returns the moment from which the request counts as lost. `None`: a holder has no bound.
@@ -208,22 +208,22 @@ impl Drop for AnswerHold {
 pub(crate) struct BoundedRequests {
     /// The earliest bound, or `Nanos::MAX`: a refusal looks at this alone.
     earliest: AtomicU64,
-    places: Mutex<Places>,
+    places: Mutex<BoundedPlaces>,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct BoundedPlaces {
     /// The number of the next place.
     next: u64,
     /// Weak, since the requests have this, and whoever has a guard has the request.
-    requests: BTreeMap<Place, Weak<SharedAdmission>>,
+    requests: BTreeMap<BoundedPlace, Weak<SharedAdmission>>,
 }
 
 impl BoundedRequests {
     pub(crate) fn new() -> Self {
         Self {
             earliest: AtomicU64::new(Nanos::MAX),
-            places: Mutex::new(Places::default()),
+            places: Mutex::new(BoundedPlaces::default()),
         }
     }
 
@@ -258,7 +258,7 @@ impl BoundedRequests {
         any
     }
 
-    fn insert(&self, until: Nanos, request: &Arc<SharedAdmission>) -> Place {
+    fn insert(&self, until: Nanos, request: &Arc<SharedAdmission>) -> BoundedPlace {
         self.with(|places| {
             let place = (until, places.next);
             places.next += 1;
@@ -267,7 +267,7 @@ impl BoundedRequests {
         })
     }
 
-    fn remove(&self, place: Place) {
+    fn remove(&self, place: BoundedPlace) {
         self.with(|places| places.requests.remove(&place));
     }
 
@@ -279,7 +279,7 @@ impl BoundedRequests {
         })
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Places) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut BoundedPlaces) -> T) -> T {
         let places = self.places.lock();
         let mut places = places.unwrap_or_else(PoisonError::into_inner);
         let result = work(&mut places);
@@ -434,5 +434,131 @@ mod tests {
         fn traits<T: fmt::Debug + Send + Sync + Unpin + 'static>() {}
         traits::<Hold>();
         traits::<KeptRequest>();
+    }
+}
+
+#[cfg(all(test, not(throttle_loom)))]
+mod bounded_tests {
+    use super::{super::tests_support::Slots, *};
+
+    /// However many guards come and go, no more requests are listed than are held by bounded guards alone.
+    #[test]
+    fn the_list_is_no_longer_than_the_requests_that_only_bounded_guards_hold() {
+        let slots = Slots::new(8);
+        let listed = || slots.bounded.with(|places| places.requests.len());
+        let answers: Vec<_> = (0..8).map(|_| slots.admit()).collect();
+        let holds: Vec<_> = answers.iter().map(|answer| answer.hold(None)).collect();
+        let minute = |minutes| Duration::from_secs(60 * minutes);
+        let mut guards: Vec<_> = (0..100)
+            .filter_map(|turn| holds[turn % 8].keep_at_most(minute(turn as u64)))
+            .collect();
+        assert_eq!(listed(), 0, "the answers hold them");
+        drop(answers);
+        assert_eq!(listed(), 8);
+        let unbounded = holds[3].keep();
+        assert_eq!(listed(), 7);
+        guards.extend(holds[4].keep_at_most(Duration::MAX));
+        assert_eq!((listed(), slots.in_flight()), (7, 8));
+        drop(unbounded);
+        assert_eq!(listed(), 8);
+        assert!(!slots.bounded.end_lost(0, |_| ()));
+        assert!(slots.bounded.end_lost(Nanos::MAX - 1, |_| ()));
+        assert_eq!(
+            (listed(), slots.in_flight()),
+            (1, 1),
+            "the one without an end"
+        );
+        drop(guards);
+        assert_eq!((listed(), slots.in_flight()), (0, 0));
+        assert_eq!(slots.bounded.earliest(), Nanos::MAX);
+    }
+}
+
+/// All interleavings of who keeps, who ends, and the refusal that ends what is lost. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use loom::thread;
+
+    use super::{super::tests_support::Slots, *};
+
+    fn model(check: impl Fn() + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(check);
+    }
+
+    /// The answer ends while its handler keeps the request: a guard holds the slot, and no guard is given without one.
+    #[test]
+    fn loom_a_guard_has_the_slot_or_there_is_no_guard() {
+        model(|| {
+            let slots = Slots::new(2);
+            let other = slots.admit();
+            let answer = slots.admit();
+            let hold = answer.hold(None);
+            let ends = thread::spawn(move || {
+                answer.complete();
+                drop(answer);
+            });
+            let kept = hold.keep();
+            ends.join().expect("no panic");
+            assert_eq!(slots.in_flight(), 1 + u64::from(kept.is_some()));
+            drop(kept);
+            assert_eq!(slots.in_flight(), 1, "freed once");
+            assert!(hold.keep().is_none());
+            drop(other);
+            assert_eq!(slots.in_flight(), 0);
+        });
+    }
+
+    /// A guard is dropped at its bound, while a refusal ends what is lost.
+    #[test]
+    fn loom_the_slot_of_a_lost_guard_comes_back_once() {
+        model(|| {
+            let slots = Slots::new(2);
+            let other = slots.admit();
+            let answer = slots.admit();
+            let kept = answer.hold(None).keep_at_most(Duration::ZERO);
+            drop(answer);
+            let bounded = Arc::clone(&slots.bounded);
+            let refusal = thread::spawn(move || {
+                bounded.end_lost(Nanos::MAX - 1, |_| ());
+            });
+            drop(kept);
+            refusal.join().expect("no panic");
+            assert_eq!(slots.in_flight(), 1, "freed once");
+            assert_eq!(slots.bounded.with(|places| places.requests.len()), 0);
+            drop(other);
+        });
+    }
+
+    /// The answer ends, its handler keeps the request, and a refusal ends what is lost, all at once.
+    #[test]
+    fn loom_a_request_is_kept_ended_and_lost_once() {
+        model(|| {
+            let slots = Slots::new(2);
+            let other = slots.admit();
+            let answer = slots.admit();
+            let hold = answer.hold(None);
+            let first = hold.keep_at_most(Duration::ZERO);
+            let bounded = Arc::clone(&slots.bounded);
+            let refusal = thread::spawn(move || {
+                bounded.end_lost(Nanos::MAX - 1, |_| ());
+            });
+            let ends = thread::spawn(move || drop((answer, first)));
+            let kept = hold.keep();
+            refusal.join().expect("no panic");
+            ends.join().expect("no panic");
+            let is_kept = kept.as_ref().is_some_and(|kept| !kept.has_expired());
+            assert_eq!(slots.in_flight(), 1 + u64::from(is_kept));
+            assert_eq!(
+                kept.is_some(),
+                is_kept,
+                "a guard without a bound is not lost"
+            );
+            drop(kept);
+            assert_eq!(slots.in_flight(), 1, "freed once");
+            assert_eq!(slots.bounded.with(|places| places.requests.len()), 0);
+            drop(other);
+        });
     }
 }

@@ -30,6 +30,8 @@
 mod hold;
 mod origin;
 pub(crate) mod reservation;
+#[cfg(test)]
+mod tests_support;
 
 use std::sync::Arc;
 
