@@ -1,5 +1,5 @@
-//! Permits: work that is no request is decided on and charged as a request, and holds what it has taken until the permit is
-//! dropped.
+//! Permits: work that is no request is decided on and charged as a request, and holds what it has taken until the
+//! permit is dropped.
 
 #![expect(
     clippy::disallowed_methods,
@@ -74,8 +74,8 @@ fn charges() -> Rules {
         .clients(Clients::by_header("x-api-key").each(hourly(14)))
 }
 
-/// Two throttles by the same rules, one asked by requests and the other by permits: the same decisions, waits, counts and
-/// balances, whatever is held meanwhile.
+/// Two throttles by the same rules, one asked by requests and the other by permits: the same decisions, waits, counts
+/// and balances, whatever is held meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_permit_is_decided_on_and_charged_as_a_request() {
     for (settings, header_fields) in [("as they are", true), ("without fields", false)] {

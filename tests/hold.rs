@@ -1,5 +1,5 @@
-//! R15, R25 and R26: a guard that a handler keeps holds the slots and the account of its request beyond the response, and
-//! they end once, however the guard ends.
+//! R15, R25 and R26: a guard that a handler keeps holds the slots and the account of its request beyond the response,
+//! and they end once, however the guard ends.
 
 mod support;
 

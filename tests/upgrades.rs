@@ -1,5 +1,5 @@
-//! R15 and R26: connections that switch protocols hold their slots and accounts by a guard, over HTTP/1.1 and by extended
-//! CONNECT over HTTP/2.
+//! R15 and R26: connections that switch protocols hold their slots and accounts by a guard, over HTTP/1.1 and by
+//! extended CONNECT over HTTP/2.
 
 mod support;
 

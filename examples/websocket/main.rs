@@ -1,5 +1,5 @@
-//! A chat over WebSockets: each connection holds a slot, each message is charged, and a client that may not send is told
-//! when it may.
+//! A chat over WebSockets: each connection holds a slot, each message is charged, and a client that may not send is
+//! told when it may.
 //!
 //! ```sh
 //! cargo run --features axum --example websocket

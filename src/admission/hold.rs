@@ -9,8 +9,8 @@
 //!   dropped when the lock is free.
 //! - **No guard after the end.** The answer that is the only holder closes the admission before it settles, so that
 //!   whoever has a guard has an open account.
-//! - **A bound ends only lost guards**: a request is among the [`BoundedRequests`] exactly while guards with bounds hold
-//!   it, and nothing else does. So these are no more than requests in flight.
+//! - **A bound ends only lost guards**: a request is among the [`BoundedRequests`] exactly while guards with bounds
+//!   hold it, and nothing else does. So these are no more than requests in flight.
 //!
 //! # Locking
 //!
@@ -352,9 +352,9 @@ impl Hold {
 
     /// Keeps the request as [`keep`](Self::keep) does, for at most this time from now on.
     ///
-    /// No timer ends it. When the time is over and the request is held by such guards alone, the next request that a cap
-    /// in flight would refuse, or let wait, ends the kept one first: its slots come back and its account ends, as if the
-    /// guard had been dropped. The later drop of the guard does nothing. Such an end is counted in
+    /// No timer ends it. When the time is over and the request is held by such guards alone, the next request that a
+    /// cap in flight would refuse, or let wait, ends the kept one first: its slots come back and its account ends, as
+    /// if the guard had been dropped. The later drop of the guard does nothing. Such an end is counted in
     /// [`RouteSnapshot::expired`](crate::snapshot::RouteSnapshot::expired) and in metrics, and logged.
     ///
     /// With zero, the request may be ended as soon as its response has ended. The longest time is some 584 years; a

@@ -113,8 +113,8 @@ impl Admission {
         }))
     }
 
-    /// Makes the guard of a request that its handler may keep, whatever it holds: charged by `origin`. Of these that are
-    /// kept for a bounded time, `bounded` has a list.
+    /// Makes the guard of a request that its handler may keep, whatever it holds: charged by `origin`. Of these that
+    /// are kept for a bounded time, `bounded` has a list.
     #[cold]
     pub(crate) fn shared(
         admission: Option<Self>,
@@ -160,8 +160,8 @@ impl Admission {
         }
     }
 
-    /// Notes that the answer is about to report its usage. The report is added to the account, and does not settle it, if
-    /// a guard keeps the request.
+    /// Notes that the answer is about to report its usage. The report is added to the account, and does not settle it,
+    /// if a guard keeps the request.
     pub(crate) fn close(&self) {
         if let Self::Shared(answer) = self {
             answer.close();

@@ -47,16 +47,16 @@
 //! - The account of [model tokens](super::models#tokens) stays open: add what the connection uses with
 //!   [`Usage`](crate::Usage). Usage that the response reports is added to the account.
 //! - Without a guard, a response with the status 101, or 200 to `CONNECT`, frees its slot at once.
-//! - [`keep_at_most`](crate::body::Hold::keep_at_most) is for guards that may get lost, in a task that never ends or in a
-//!   map that nobody empties. At its bound, the next request that a cap would refuse ends the lost one instead.
+//! - [`keep_at_most`](crate::body::Hold::keep_at_most) is for guards that may get lost, in a task that never ends or
+//!   in a map that nobody empties. At its bound, the next request that a cap would refuse ends the lost one instead.
 //! - A [drain](super::operating#shut-down) waits for kept requests: close WebSockets first.
-//! - Other routes pay nothing. A request that may be kept makes one more allocation.
+//! - Other routes pay nothing. A request that may be kept makes a few more allocations.
 //!
 //! # Charge messages and jobs
 //!
 //! [`Handle::try_acquire`](crate::Handle::try_acquire) decides on a piece of work as on a request with some head, and
-//! [`Handle::acquire`](crate::Handle::acquire) waits for it as a request would. The head names the route key, the client
-//! and the model; it is any `http::Request`:
+//! [`Handle::acquire`](crate::Handle::acquire) waits for it as a request would. The head names the route key, the
+//! client and the model; it is any `http::Request`:
 //!
 //! ```
 //! use http::Request;

@@ -252,8 +252,8 @@ impl Handle {
         self.active.preview(request.into(), protocol)
     }
 
-    /// Charges a piece of work that is no request of the service, without waiting: a message of a WebSocket, a job, a field
-    /// of a query. The work is admitted until the returned [`Permit`] is dropped.
+    /// Charges a piece of work that is no request of the service, without waiting: a message of a WebSocket, a job, a
+    /// field of a query. The work is admitted until the returned [`Permit`] is dropped.
     ///
     /// The decision, the charges and the counts are those of a request with this head, all limits or none. Any
     /// `http::Request` or its `Parts` is a head:
@@ -283,8 +283,8 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Work that would have to wait in line is refused. [Exempt](crate::Limits::exempt) routes admit everything. Permits
-    /// count in [`in_flight`](Self::in_flight), so that [`drained`](Self::drained) waits for them.
+    /// Work that would have to wait in line is refused. [Exempt](crate::Limits::exempt) routes admit everything.
+    /// Permits count in [`in_flight`](Self::in_flight), so that [`drained`](Self::drained) waits for them.
     ///
     /// # Errors
     ///
@@ -301,8 +301,9 @@ impl Handle {
         permit_of(self.tries.decide(head.into()))
     }
 
-    /// Charges a piece of work as [`try_acquire`](Self::try_acquire) does, and waits as a request would: in line, if its
-    /// limits allow that ([`Limits::max_wait`](crate::Limits::max_wait)), for a lease, and for the answer of a store.
+    /// Charges a piece of work as [`try_acquire`](Self::try_acquire) does, and waits as a request would: in line, if
+    /// its limits allow that ([`Limits::max_wait`](crate::Limits::max_wait)), for a lease, and for the answer of a
+    /// store.
     ///
     /// # Errors
     ///

@@ -335,13 +335,13 @@ impl Limits {
     /// the default route.
     ///
     /// Set it on routes that open WebSockets, or that answer before their work is done. A request of such a route makes
-    /// one allocation more, and is decided on in the general way, which takes longer than the short one of plain
+    /// a few allocations more, and is decided on in the general way, which takes longer than the short one of plain
     /// limits. Requests of other routes pay nothing.
     ///
     /// # Errors
     ///
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it on the total, on clients, in a plan, on a model, and
-    /// beside [`exempt`](Self::exempt).
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it on the total, on clients, in a plan, on a model,
+    /// and beside [`exempt`](Self::exempt).
     ///
     /// ```
     /// use tower_throttle::{Limits, Rate, Rules};
