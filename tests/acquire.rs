@@ -140,6 +140,38 @@ async fn a_permit_is_decided_on_and_charged_as_a_request() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_denial_is_an_error_that_names_its_limits() {
+    let rules = Rules::new()
+        .total(Rate::per_minute(60).burst(1))
+        .route("POST /job", Rate::per_minute(30).burst(1))
+        .route("GET /closed", Limits::closed());
+    let layer = throttle(rules.clone());
+    let handle = layer.handle();
+    let refused = |head: &Request<()>| {
+        let denial = handle.try_acquire(head).expect_err("it is refused");
+        let error: Box<dyn std::error::Error> = denial;
+        error.to_string()
+    };
+    drop(handle.try_acquire(&job()).expect("the first"));
+    let expected = "refused by `post_job`, `total`; retry after 2s";
+    assert_eq!(refused(&job()), expected);
+    let closed = refused(&head("GET", "/closed", "one"));
+    assert!(closed.ends_with("; it can never pass"), "{closed}");
+    handle.close();
+    let expected = "refused because the throttle is closed; retry after 1s";
+    assert_eq!(refused(&job()), expected);
+    let store = Told::new();
+    let shared = shared(&store, rules, 5).handle();
+    let denial = shared.try_acquire(&job()).expect_err("no lease");
+    let expected = "not decided, since no lease has room; retry after 1ms";
+    assert_eq!(denial.to_string(), expected);
+    store.does(Does::Fails);
+    let denial = shared.acquire(&job()).await.expect_err("it is down");
+    let expected = "refused because the store could not decide; retry after ";
+    assert!(denial.to_string().starts_with(expected), "{denial}");
+}
+
 /// Returns the slots that are held and the tokens that are charged, of a hundred.
 fn held(handle: &Handle) -> (u64, u64) {
     let limits = handle.snapshot().limits;
@@ -274,7 +306,7 @@ async fn a_closed_throttle_gives_no_permits_and_drains_those_given() {
     });
     tokio::task::yield_now().await;
     handle.close();
-    let is_shut_out = |result: Result<Permit, Denial>| {
+    let is_shut_out = |result: Result<Permit, Box<Denial>>| {
         let denial = result.expect_err("it is closed");
         denial.is_shutting_down() && denial.retry_after() == Some(SECOND)
     };

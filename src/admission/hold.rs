@@ -72,8 +72,8 @@ impl HoldState {
 }
 
 impl SharedAdmission {
-    /// Returns the hold of the answer, the first holder.
-    pub(crate) fn new(
+    /// Shares an admission, and returns the hold of the answer, which is the first holder.
+    pub(crate) fn share(
         admission: Admission,
         origin: &Arc<Origin>,
         bounded: &Arc<BoundedRequests>,

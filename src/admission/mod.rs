@@ -126,7 +126,7 @@ impl Admission {
             Self::of_slots(Permits::new(origin, Demand::default(), &readings))
         };
         let admission = admission.unwrap_or_else(nothing);
-        Self::Shared(SharedAdmission::new(admission, origin, bounded))
+        Self::Shared(SharedAdmission::share(admission, origin, bounded))
     }
 
     /// Returns the hold for the handler, if it may keep the request. `outer` is that of a throttle around this one.

@@ -40,7 +40,7 @@ impl Slots {
         assert_eq!(admitted, Ok(true));
         let permits = Permits::new(&self.origin, demand, &readings);
         let admission = Admission::of_slots(permits);
-        SharedAdmission::new(admission, &self.origin, &self.bounded)
+        SharedAdmission::share(admission, &self.origin, &self.bounded)
     }
 
     /// Returns the number of slots that are held.

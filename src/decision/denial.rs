@@ -1,6 +1,7 @@
 //! Refusals: the limits that refused a request, and the wait.
 
 use std::{
+    error::Error,
     fmt,
     hash::{BuildHasher, RandomState},
     sync::Arc,
@@ -255,6 +256,30 @@ impl From<Denial> for Decision {
         }
     }
 }
+
+/// Tells which limits have refused and when to come back, for logs. Clients get the answer of a
+/// [`Rejection`](crate::response::Rejection).
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self.failure() {
+            Some(Failure::StoreDown) => "refused because the store could not decide",
+            Some(Failure::ShuttingDown) => "refused because the throttle is closed",
+            Some(Failure::NoLease) => "not decided, since no lease has room",
+            None => "refused by",
+        };
+        f.write_str(reason)?;
+        for (index, limit) in self.violated().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(f, "{separator} `{}`", limit.name())?;
+        }
+        match self.retry_after() {
+            Some(wait) => write!(f, "; retry after {wait:?}"),
+            None => f.write_str("; it can never pass"),
+        }
+    }
+}
+
+impl Error for Denial {}
 
 impl fmt::Debug for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -102,7 +102,7 @@
 //! use http::Request;
 //! use tower_throttle::{Denial, Handle, Permit};
 //!
-//! async fn permit(handle: &Handle, head: &Request<()>) -> Result<Permit, Denial> {
+//! async fn permit(handle: &Handle, head: &Request<()>) -> Result<Permit, Box<Denial>> {
 //!     match handle.try_acquire(head) {
 //!         Err(denial) if denial.needs_store() => handle.acquire(head).await,
 //!         decided => decided,

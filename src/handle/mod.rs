@@ -297,7 +297,7 @@ impl Handle {
     /// # Panics
     ///
     /// If a closure of the rules or a recorder of `metrics` does.
-    pub fn try_acquire<'a>(&self, head: impl Into<RequestHead<'a>>) -> Result<Permit, Denial> {
+    pub fn try_acquire<'a>(&self, head: impl Into<RequestHead<'a>>) -> Result<Permit, Box<Denial>> {
         permit_of(self.tries.decide(head.into()))
     }
 
@@ -320,7 +320,7 @@ impl Handle {
     pub fn acquire<'a>(
         &'a self,
         head: impl Into<RequestHead<'a>>,
-    ) -> impl Future<Output = Result<Permit, Denial>> + Send {
+    ) -> impl Future<Output = Result<Permit, Box<Denial>>> + Send {
         let head = head.into();
         async move {
             let mut pending = match self.permits.decide(head) {
@@ -355,7 +355,7 @@ impl Handle {
 }
 
 /// Returns the permit of work that was decided at once.
-fn permit_of(decided: Decided) -> Result<Permit, Denial> {
+fn permit_of(decided: Decided) -> Result<Permit, Box<Denial>> {
     match decided {
         Decided::Pass => Ok(Permit::new(None)),
         Decided::Hold(slot) => Ok(Permit::new(Some(Ticket::Slot(slot)))),
@@ -366,9 +366,9 @@ fn permit_of(decided: Decided) -> Result<Permit, Denial> {
 }
 
 /// Returns the denial of work that is refused.
-fn denial_of(refusal: Refusal) -> Denial {
+fn denial_of(refusal: Refusal) -> Box<Denial> {
     match refusal {
-        Refusal::Denied(denial) | Refusal::Custom { denial, .. } => *denial,
+        Refusal::Denied(denial) | Refusal::Custom { denial, .. } => denial,
         Refusal::Answered(_) => unreachable!("no answer is written to work that is no request"),
     }
 }
