@@ -323,7 +323,11 @@ where
                 let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
-                let held = admission.take().map(Held::Admission);
+                let admission = admission.take();
+                if let (Ok(response), Some(admission)) = (&result, &admission) {
+                    admission.answered(response.status(), response.headers());
+                }
+                let held = admission.map(Held::Admission);
                 Poll::Ready(result.map(|response| response.map(|body| B::inner(body, held))))
             }
             // ## Written => response with fields
@@ -360,7 +364,11 @@ where
                     decision,
                     log,
                 } = told;
-                let mut held = admission.take().map(Held::Admission);
+                let admission = admission.take();
+                if let (Ok(response), Some(admission)) = (&*result, &admission) {
+                    admission.answered(response.status(), response.headers());
+                }
+                let mut held = admission.map(Held::Admission);
                 if let Ok(response) = result {
                     if let Some(fields) = fields.take() {
                         fields.add_to(response.status(), response.headers_mut());

@@ -33,6 +33,7 @@ spend = ["250.00 per month", { spend = "2.00 per hour", burst = "10.50", name = 
 max_tokens_per_request = 8000
 cost = 1
 keep = true
+refund_failures = true
 max_reservation_percent = 25
 in_flight = 8
 max_wait = "2s"
@@ -115,6 +116,7 @@ fn whole() -> Rules {
         .max_reservation_percent(25)
         .cost(1)
         .keep(true)
+        .refund_failures(true)
         .in_flight(8)
         .max_wait(Duration::from_secs(2))
         .publish(false);

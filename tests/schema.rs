@@ -107,6 +107,10 @@ fn settings_of_limits() -> Value {
             "type": "boolean",
             "description": "Whether handlers of the route may keep requests in flight beyond the response. Default: false.",
         },
+        "refund_failures": {
+            "type": "boolean",
+            "description": "Whether a failure of the service costs the client nothing. Default: false.",
+        },
         "max_reservation_percent": {
             "type": "integer",
             "minimum": 0,

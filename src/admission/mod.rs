@@ -35,6 +35,8 @@ mod tests_support;
 
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderValue, StatusCode};
+
 pub use self::hold::{Hold, KeptRequest};
 use self::{hold::AnswerHold, reservation::TokenReservation};
 pub(crate) use self::{
@@ -90,7 +92,7 @@ impl Admission {
         held: Option<Permits>,
     ) -> Self {
         let permits = held.unwrap_or_else(|| Permits::new(origin, demand, readings));
-        match origin.limit_set.has_tokens {
+        match origin.limit_set.has_account() {
             false => Self::of_slots(permits),
             true => Self::Tokens(TokenAdmission {
                 reservation: TokenReservation::new(origin, demand, readings, permits),
@@ -160,6 +162,18 @@ impl Admission {
         }
     }
 
+    /// Notes the head of the response. A failure of the inner service is refunded, where the rules say so and no guard
+    /// keeps the request.
+    #[inline]
+    pub(crate) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
+        if let Some(reservation) = self.reservation().filter(|it| it.refunds()) {
+            if is_failure(status, headers) {
+                self.close();
+                reservation.refund();
+            }
+        }
+    }
+
     /// Notes that the answer is about to report its usage. The report is added to the account, and does not settle it,
     /// if a guard keeps the request.
     pub(crate) fn close(&self) {
@@ -167,6 +181,15 @@ impl Admission {
             answer.close();
         }
     }
+}
+
+/// Returns whether a response tells of a failure of the service, and not of a fault of its client: by its status, or by
+/// gRPC's in the same block of fields, which stands for one (`google.rpc.Code`). A deadline that has passed is the client's.
+fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
+    let grpc = || headers.get("grpc-status").map(HeaderValue::as_bytes);
+    status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || matches!(grpc(), Some(b"2" | b"8" | b"13" | b"14" | b"15"))
 }
 
 impl Drop for TokenAdmission {

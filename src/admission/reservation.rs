@@ -29,6 +29,7 @@
 //! | | what was counted, by the handler or by the reader of the answer |
 //! | | the estimated input with the output that was counted, where no input was counted |
 //! | an implausible report | as if there were none |
+//! | refunded, after a failure of the inner service | nothing, or what was settled before |
 //!
 //! Without a settlement nothing comes back, for a client that goes away early must not pay less than what it received:
 //! the model has read its input, and a part of a count is no total.
@@ -69,7 +70,8 @@ pub(crate) struct TokenReservation {
     estimate: TokenDemand,
     /// The class of the request among the prices of the rules.
     price: PriceClass,
-    /// One entry for each limit that is settled among the limits, in their order.
+    /// One entry for each limit of the account, in their order: those that are settled, and those whose units a failure
+    /// gives back.
     entries: Box<[LimitReservation]>,
     /// The count, which changes with the charges.
     state: Mutex<ReservationState>,
@@ -122,13 +124,21 @@ enum Charged {
     AtLeastEither(TokenUsage, TokenUsage),
     /// So many tokens, for it is settled.
     Exactly(TokenUsage),
+    /// Nothing, for the inner service has failed, or so many tokens if these were settled before.
+    Refunded(Option<TokenUsage>),
 }
 
 impl Charged {
     /// Returns the units that one limit is charged with.
     fn of(self, entry: &LimitReservation, limit: &Limit, price: PriceClass) -> u64 {
         let units = |usage| limit.measure.of(usage, price);
+        if !limit.is_settled() {
+            // Requests are no tokens: they are given back, or stand.
+            let is_refunded = matches!(self, Self::Refunded(_));
+            return if is_refunded { 0 } else { entry.reserved };
+        }
         match self {
+            Self::Refunded(settled) => settled.map_or(0, units),
             Self::AtLeast(usage) => units(usage).max(entry.reserved),
             Self::AtLeastEither(one, other) => units(one).max(units(other)).max(entry.reserved),
             Self::Exactly(usage) => units(usage),
@@ -153,8 +163,8 @@ impl TokenReservation {
         permits: Permits,
     ) -> Arc<Self> {
         let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
-        let settled = readings.filter(|(bound, _)| bound.limit.is_settled());
-        let entries = settled.map(|(_, reading)| LimitReservation {
+        let in_account = readings.filter(|(bound, _)| origin.limit_set.is_in_account(bound));
+        let entries = in_account.map(|(_, reading)| LimitReservation {
             reserved: reading.cost,
             is_charged: reading.is_charged(),
             is_shared: reading.shared,
@@ -295,6 +305,34 @@ impl TokenReservation {
         }
     }
 
+    /// Notes that the inner service has failed: what comes back of a failure is given back, and the account is settled.
+    pub(super) fn refund(&self) {
+        self.with(|state| {
+            if state.is_kept {
+                return;
+            }
+            let (before, after) = match state.is_settled {
+                true => (Charged::Exactly(state.used), Some(state.used)),
+                false => (Charged::AtLeast(state.used), None),
+            };
+            self.charge(&mut state.owed_since, before, Charged::Refunded(after));
+            if !state.is_settled {
+                (state.used, state.is_settled) = (TokenUsage::new(), true);
+            }
+        });
+        self.origin.limit_set.counters.refunded.add(1);
+    }
+
+    /// Returns whether failures of the inner service are refunded.
+    pub(super) fn refunds(&self) -> bool {
+        self.origin.limit_set.refunds
+    }
+
+    /// Returns whether tokens or money are limited, so that a handler has something to count.
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.origin.limit_set.has_tokens
+    }
+
     /// Notes that a guard keeps the request: what its answer reports is added, and does not settle the reservation.
     pub(super) fn keep_open(&self) {
         self.with(|state| state.is_kept = true);
@@ -363,8 +401,8 @@ impl TokenReservation {
     /// Lists the entries, each with its limit.
     fn entries(&self) -> impl Iterator<Item = (&LimitReservation, &BoundLimit)> {
         let limits = self.origin.limit_set.limits.iter();
-        let settled = limits.filter(|bound| bound.limit.is_settled());
-        self.entries.iter().zip(settled)
+        let in_account = limits.filter(|bound| self.origin.limit_set.is_in_account(bound));
+        self.entries.iter().zip(in_account)
     }
 
     /// Works on the count, under the lock.

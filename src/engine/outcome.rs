@@ -184,7 +184,7 @@ impl Ticket {
             if let Some(hold) = admission.hold(|| extensions.remove::<Hold>()) {
                 extensions.insert(hold);
             }
-            if let Some(reservation) = admission.reservation() {
+            if let Some(reservation) = admission.reservation().filter(|it| it.has_tokens()) {
                 extensions.insert(Usage::new(Arc::clone(reservation)));
             }
         }
@@ -289,7 +289,7 @@ impl Attempt<'_> {
         let (now, arrived) = (outcome.at, outcome.arrived());
         let readings = &mut *outcome.readings;
         // Most requests are charged on rates alone, and have nothing to give back.
-        let holds = limit_set.has_slots || limit_set.has_tokens || outcome.permits.is_some();
+        let holds = limit_set.has_slots || limit_set.has_account() || outcome.permits.is_some();
         let admission =
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
         let admission = match outcome.passage.take() {

@@ -59,6 +59,8 @@ pub(super) struct Route {
     pub(super) cost: u64,
     /// Set if its handler may keep requests in flight beyond their answers.
     pub(super) keep: bool,
+    /// Set if its failures are refunded.
+    pub(super) refunds: bool,
     /// Set if the requests of a declared route have models.
     pub(super) has_models: bool,
     /// The parameter of a declared key that names the models. `None`: they are found elsewhere, or there are none.
@@ -108,6 +110,7 @@ impl Route {
             exempt: false,
             cost: 1,
             keep: false,
+            refunds: false,
             has_models: false,
             model_parameter: None,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),

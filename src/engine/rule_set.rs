@@ -61,6 +61,8 @@ pub(crate) struct RuleSet {
     pub(super) default_cost: u64,
     /// True if its handler may keep requests in flight beyond their answers.
     pub(super) default_keep: bool,
+    /// True if its failures are refunded.
+    pub(super) default_refunds: bool,
     /// The declared routes.
     pub(super) table: Table<Route>,
     /// True if a key of the table, of a plan or of an answer has a literal after a parameter: escapes then have more
@@ -137,6 +139,7 @@ impl RuleSet {
             default,
             default_cost,
             default_keep,
+            default_refunds,
             per_route,
             catch_all,
             resolver,
@@ -166,6 +169,7 @@ impl RuleSet {
             own,
             cost,
             keep,
+            refunds,
             exempt,
         } in routes
         {
@@ -174,6 +178,7 @@ impl RuleSet {
                 exempt,
                 cost,
                 keep,
+                refunds,
                 has_models: models_on.is_some() && !exempt,
                 model_parameter: models_on.and_then(|models| models.parameter_of(&key)),
                 pattern: Some(key.clone()),
@@ -243,6 +248,7 @@ impl RuleSet {
             default,
             default_cost,
             default_keep,
+            default_refunds,
             resolver,
             plans,
             estimator,
@@ -273,11 +279,11 @@ impl RuleSet {
         // The most specific first, as a set of limits takes them.
         let limits = limits.filter(|bound| !bound.rests);
         let limit_set = LimitSet::new(route.key.clone(), plan.plan.clone(), limits.cloned());
-        let (cost, keep) = match route.undeclared {
-            true => (self.default_cost, self.default_keep),
-            false => (route.cost, route.keep),
+        let (cost, keep, refunds) = match route.undeclared {
+            true => (self.default_cost, self.default_keep, self.default_refunds),
+            false => (route.cost, route.keep, route.refunds),
         };
-        let limit_set = limit_set.costing(cost).keeping(keep);
+        let limit_set = limit_set.costing(cost).keeping(keep).refunding(refunds);
         let limit_set = limit_set.counted_by(&route.counters);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return RouteLimits::new(&self.limiter, &self.store, limit_set);

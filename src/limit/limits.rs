@@ -54,6 +54,7 @@ pub struct Limits {
     pub(crate) cached_input_percent: Option<u8>,
     pub(crate) cost: Option<u64>,
     pub(crate) keep: Option<bool>,
+    pub(crate) refund_failures: Option<bool>,
 }
 
 /// The way in which a scope decides: by its limits, or always in the same way.
@@ -356,6 +357,45 @@ impl Limits {
         self
     }
 
+    /// Sets whether a request of the route costs its client nothing if the inner service fails. Default: `false`. A route
+    /// inherits the setting of the default route.
+    ///
+    /// A response of status 5xx or 429 is a failure, and so is one whose head has a `grpc-status` that stands for one:
+    /// 2 (unknown), 8 (resource exhausted), 13 (internal), 14 (unavailable) or 15 (data loss). An error of the inner
+    /// service in place of a response is none, nor is an end of the client's. At the head of a failure come back:
+    ///
+    /// - model tokens and [money](Self::spend), of all scopes, unless the handler has [settled](crate::Usage::settle)
+    ///   them;
+    /// - units of the rates and quotas of the **client**, on all routes, on the route, and on the model.
+    ///
+    /// Rates and quotas of the route, the model and the total stay charged, since they protect the server. Slots are held
+    /// until the response ends, as always. A request that a handler [keeps](Self::keep) gives nothing back. Units of a quota
+    /// come back to the window that they were taken from, or not at all.
+    ///
+    /// Requests that were given back do not count towards a client's bound. So a client that can provoke failures, such
+    /// as timeouts of its own making, is limited by the route, the model and the total alone: give these limits. A request
+    /// that its path may take to two routes gives something back only if both say so. Such requests are decided in the
+    /// general way, and make an allocation; those of other routes pay nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it on the total, on clients, in a plan, on a model, and
+    /// beside [`exempt`](Self::exempt).
+    ///
+    /// ```
+    /// use tower_throttle::{Clients, Limits, Quota, Rate, Rules};
+    ///
+    /// let chat = Limits::new().rate(Rate::per_second(50)).refund_failures(true);
+    /// let rules = Rules::new()
+    ///     .route("POST /v1/chat/completions", chat)
+    ///     .clients(Clients::by_bearer().each(Quota::per_day(1_000)));
+    /// # let _ = rules;
+    /// ```
+    pub fn refund_failures(mut self, refund: bool) -> Self {
+        self.refund_failures = Some(refund);
+        self
+    }
+
     /// Names the limits of this scope that have no name of their own: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
     /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate, amount or
@@ -434,6 +474,7 @@ impl Limits {
             cached_input_percent: _,
             cost: _,
             keep: _,
+            refund_failures: _,
         } = self;
         let mut rates = [rates, tokens, input_tokens, output_tokens].into_iter();
         rates.any(|rates| enforced(rates).next().is_some())
@@ -465,6 +506,7 @@ impl Limits {
             cached_input_percent,
             cost,
             keep,
+            refund_failures,
         } = self;
         let given = [
             ("rate", !rates.is_empty()),
@@ -483,6 +525,7 @@ impl Limits {
             ("cached_input_percent", cached_input_percent.is_some()),
             ("cost", cost.is_some()),
             ("keep", keep.is_some()),
+            ("refund_failures", refund_failures.is_some()),
         ];
         let first = given.into_iter().find(|(_, given)| *given);
         first.map(|(setting, _)| setting)
@@ -521,6 +564,7 @@ impl Limits {
         limits.cached_input_percent = (self.cached_input_percent).or(default.cached_input_percent);
         limits.cost = self.cost.or(default.cost);
         limits.keep = self.keep.or(default.keep);
+        limits.refund_failures = self.refund_failures.or(default.refund_failures);
         limits.max_wait = self.max_wait.or(default.max_wait);
         limits.max_waiting = self.max_waiting.or(default.max_waiting);
         if self.access != Access::Limited {

@@ -62,6 +62,14 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Returns whether limits of the scope are those of a single client.
+    pub(crate) fn is_of_clients(self) -> bool {
+        matches!(
+            self,
+            Self::Client | Self::ClientOnModel | Self::ClientOnRoute
+        )
+    }
+
     /// The larger, the more specific.
     pub(crate) fn specificity(self) -> u8 {
         match self {

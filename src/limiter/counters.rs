@@ -236,6 +236,8 @@ pub(crate) struct Counters {
     pub(crate) implausible: Counter,
     /// Requests that were ended at the bound for which their handlers kept them. Counted for routes alone.
     pub(crate) expired: Counter,
+    /// Requests whose failures were refunded.
+    pub(crate) refunded: Counter,
     /// Requests that wait for this limit now: the one count that falls again, when a `Waiter` is dropped or moves.
     pub(crate) waiting: Counter,
 }

@@ -25,7 +25,7 @@
 //!   refused by a client's own limit never writes to a shared bucket. A decision lists limits in the same order.
 //! - No two limits of a set have the same balances.
 //! - Flags (`is_patient` and those after it) are derived from `limits` when the set is made, and limits do not change.
-//!   Three may be set afterwards: `exempt`, `keeps`, and `has_tokens` in [`LimitSet::held`].
+//!   Four may be set afterwards: `exempt`, `keeps`, `refunds`, and `has_tokens` in [`LimitSet::held`].
 //!
 //! # Callers
 //!
@@ -51,7 +51,7 @@ use foldhash::fast::FixedState;
 use crate::{
     clock::Nanos,
     limit::{
-        Limit, LimitSettings, Scope, gcra::RefusalReason, model_class::ModelClass,
+        Limit, LimitSettings, Scope, Unit, gcra::RefusalReason, model_class::ModelClass,
         price::PriceClass, token_demand::TokenDemand,
     },
     limiter::{
@@ -95,6 +95,9 @@ pub(crate) struct LimitSet {
     /// Handlers may keep requests in flight beyond their answers: admissions can be shared with guards. Such a set is not
     /// plain.
     pub(crate) keeps: bool,
+    /// A failure of the inner service gives back what the request has taken of its client and of tokens. Such a set is
+    /// not plain.
+    pub(crate) refunds: bool,
     /// The route was freed from all limits: `limits` is empty, and its requests are counted as exempt.
     pub(crate) exempt: bool,
     /// Requests that were admitted under it since [`LimitSet::settle`]. An admission adds to this one counter, however
@@ -138,6 +141,7 @@ impl LimitSet {
                     && shared.clone().all(|bound| bound.lease(u64::MAX) > 0)
             },
             keeps: false,
+            refunds: false,
             exempt: false,
             limits,
             admitted: ThreadCounter::default(),
@@ -167,6 +171,28 @@ impl LimitSet {
         limit_set
     }
 
+    /// The same set for requests whose failures are refunded, or not.
+    pub(crate) fn refunding(self, refunds: bool) -> Self {
+        let mut limit_set = self;
+        limit_set.refunds = refunds;
+        limit_set.is_plain &= !refunds;
+        limit_set
+    }
+
+    /// Returns whether admissions have an account: what they are charged with on some limits may change afterwards.
+    #[inline]
+    pub(crate) fn has_account(&self) -> bool {
+        self.has_tokens || self.refunds
+    }
+
+    /// Returns whether an account has an entry for a limit: it is settled, or a failure gives its units back.
+    #[inline]
+    pub(crate) fn is_in_account(&self, bound: &BoundLimit) -> bool {
+        let limit = &bound.limit;
+        let is_refunded = || limit.scope.is_of_clients() && limit.settings.unit() == Unit::Requests;
+        limit.is_settled() || self.refunds && is_refunded()
+    }
+
     /// The set without the limits that a store keeps: those that are decided in this process in any case. Requests are
     /// estimated as for the whole set.
     pub(crate) fn held(&self) -> Self {
@@ -193,7 +219,8 @@ impl LimitSet {
         let mut limit_set = Self::new(self.route.clone(), self.plan.clone(), limits);
         limit_set.model.clone_from(&self.model);
         limit_set.cost = self.cost;
-        limit_set.keeping(self.keeps).counted_by(&self.counters)
+        let limit_set = limit_set.keeping(self.keeps).refunding(self.refunds);
+        limit_set.counted_by(&self.counters)
     }
 
     /// Returns the number of the limit that caps what is in flight, if there is one alone, and clients share its bucket
@@ -297,7 +324,8 @@ impl LimitSet {
         let mut limits: Vec<_> = self.limits.iter().chain(besides).cloned().collect();
         limits.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
         let limit_set = self.with(limits).costing(other.cost);
-        let mut limit_set = limit_set.keeping(other.keeps);
+        let limit_set = limit_set.keeping(other.keeps);
+        let mut limit_set = limit_set.refunding(self.refunds && other.refunds);
         limit_set.exempt = self.exempt && other.exempt;
         limit_set
     }

@@ -31,6 +31,8 @@ pub(crate) struct Compiled {
     pub(crate) default_cost: u64,
     /// True if its handler may keep requests in flight beyond their answers.
     pub(crate) default_keep: bool,
+    /// True if its failures are refunded.
+    pub(crate) default_refunds: bool,
     /// True if each route without a key gets buckets of its own.
     pub(crate) per_route: bool,
     /// The requests that `$default` takes.
@@ -56,6 +58,8 @@ pub(crate) struct DeclaredRoute {
     pub(crate) cost: u64,
     /// Its handler may keep requests in flight beyond their answers.
     pub(crate) keep: bool,
+    /// Its failures are refunded.
+    pub(crate) refunds: bool,
     /// No scope counts its requests.
     pub(crate) exempt: bool,
 }
@@ -114,6 +118,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
     let default: Vec<_> = default_route.iter().flat_map(build_default).collect();
     let default_cost = default_route.as_ref().and_then(|limits| limits.cost);
     let default_keep = default_route.as_ref().and_then(|limits| limits.keep);
+    let default_refunds = (default_route.as_ref()).and_then(|limits| limits.refund_failures);
     let mut compiled = Vec::with_capacity(keys.len());
     for (key, (_, limits)) in keys.into_iter().zip(routes) {
         let own = if limits.inherits_all() && default_route.is_some() {
@@ -127,6 +132,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
             own: draft.bind(place, own),
             cost: limits.cost.or(default_cost).unwrap_or(1),
             keep: limits.keep.or(default_keep).unwrap_or(false),
+            refunds: (limits.refund_failures.or(default_refunds)).unwrap_or(false),
             exempt: limits.access == Access::Exempt,
         });
     }
@@ -150,6 +156,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         default,
         default_cost: default_cost.unwrap_or(1),
         default_keep: default_keep.unwrap_or(false),
+        default_refunds: default_refunds.unwrap_or(false),
         catch_all: *catch_all,
         resolver: clients.as_ref().map(resolver).transpose()?,
         plans,

@@ -9,8 +9,8 @@ use crate::{
     limiter::limit_set::BoundLimit,
 };
 
-/// Refuses [`Limits::keep`] where no handler is of the scope alone, [`Limits::cost`] where no request is, a cost of zero, and one above what a limit of the
-/// total or of the clients on a plan holds.
+/// Refuses settings of routes elsewhere, [`Limits::cost`] where no request is of the scope alone, a cost of zero, and one
+/// above what a limit of the total or of the clients on a plan holds.
 pub(super) fn check(
     rules: &Rules,
     total: &[BoundLimit],
@@ -59,6 +59,16 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Returns the setting that only routes have, if there is one.
+fn of_routes(limits: &Limits) -> Option<&'static str> {
+    let settings = [
+        ("keep", limits.keep),
+        ("refund_failures", limits.refund_failures),
+    ];
+    let mut settings = settings.into_iter();
+    settings.find_map(|(name, value)| value.map(|_| name))
+}
+
 fn check_places(rules: &Rules) -> Result<(), RulesError> {
     if let Some(models) = &rules.models {
         let named = models.models.iter();
@@ -68,15 +78,21 @@ fn check_places(rules: &Rules) -> Result<(), RulesError> {
             (place_of_model(&ModelKey::Unread), models.unread.as_ref()),
         ];
         for (place, limits) in named.chain(others) {
-            if limits.is_some_and(|limits| limits.keep.is_some()) {
-                return Err(RulesError::KeepPlace { place });
+            if let Some(setting) = limits.and_then(of_routes) {
+                return Err(RulesError::RouteSetting { place, setting });
             }
         }
     }
-    let refuse = |limits: &Limits, place: &dyn Fn() -> String| match (limits.cost, limits.keep) {
-        (Some(_), _) => Err(RulesError::CostPlace { place: place() }),
-        (None, Some(_)) => Err(RulesError::KeepPlace { place: place() }),
-        (None, None) => Ok(()),
+    let refuse = |limits: &Limits, place: &dyn Fn() -> String| {
+        let place = || place();
+        match (limits.cost, of_routes(limits)) {
+            (Some(_), _) => Err(RulesError::CostPlace { place: place() }),
+            (None, Some(setting)) => Err(RulesError::RouteSetting {
+                place: place(),
+                setting,
+            }),
+            (None, None) => Ok(()),
+        }
     };
     if let Some(total) = &rules.total {
         refuse(total, &|| "the total".to_owned())?;

@@ -362,14 +362,17 @@ pub enum RulesError {
         /// The place where the cost stands.
         place: String,
     },
-    /// [`Limits::keep`](crate::Limits::keep) of anything but a route.
+    /// [`Limits::keep`](crate::Limits::keep) or [`Limits::refund_failures`](crate::Limits::refund_failures) of anything
+    /// but a route.
     #[error(
-        "{place}: `keep` is that of a route in the rules, or of the default route; set it there"
+        "{place}: `{setting}` is that of a route in the rules, or of the default route; set it there"
     )]
     #[non_exhaustive]
-    KeepPlace {
+    RouteSetting {
         /// The place where it stands.
         place: String,
+        /// The setting.
+        setting: &'static str,
     },
     /// A name in [`Models::by_header`](crate::Models::by_header) that no header field can have.
     #[error("models: `{name}` is not a valid header name; write one such as `x-model`")]

@@ -140,6 +140,7 @@ impl Settings {
             cached_input_percent,
             cost,
             keep,
+            refund_failures,
             // Limits have changes of their own, and so have their names.
             rates: _,
             quotas: _,
@@ -178,6 +179,9 @@ impl Settings {
         }
         if let Some(keep) = keep {
             self.set(place, "keep", "false", keep.to_string());
+        }
+        if let Some(refund) = refund_failures {
+            self.set(place, "refund_failures", "false", refund.to_string());
         }
         match access {
             // A closed one is a limit.

@@ -137,6 +137,9 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
     if let Some(keep) = fields.get("keep") {
         limits = limits.keep(keep.flag()?);
     }
+    if let Some(refund) = fields.get("refund_failures") {
+        limits = limits.refund_failures(refund.flag()?);
+    }
     if let Some(part) = fields.get("max_reservation_percent") {
         limits = limits.max_reservation_percent(percent(&part, "of a burst")?);
     }

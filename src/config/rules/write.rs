@@ -193,6 +193,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         cached_input_percent,
         cost,
         keep,
+        refund_failures,
     } = limits;
     let word = ACCESS.iter().find(|(_, value)| value == access);
     table.set_some("access", word.map(|(word, _)| text(*word)));
@@ -222,6 +223,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
     );
     table.set_some("cost", cost.map(DocumentValue::Count));
     table.set_some("keep", keep.map(DocumentValue::Flag));
+    table.set_some("refund_failures", refund_failures.map(DocumentValue::Flag));
     let percent = max_percent.map(u64::from).map(DocumentValue::Count);
     table.set_some("max_reservation_percent", percent);
     let percent = cached_input_percent

@@ -166,14 +166,14 @@ impl FactMember {
 
 /// A setting that is a fact, in a member that has settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Setting {
+pub(super) enum FactSetting {
     /// The most tokens of the answer.
     MaxOutputTokens,
     /// The number of answers.
     Choices,
 }
 
-impl Setting {
+impl FactSetting {
     pub(super) fn named(name: &[u8]) -> Option<Self> {
         match name {
             b"maxOutputTokens" | b"max_output_tokens" | b"maxTokens" | b"num_predict" => {

@@ -7,7 +7,7 @@ use std::str;
 use super::{
     escape::{Escape, EscapeStep, short},
     exact_number::ExactNumber,
-    member::{FactMember, Setting, is_data},
+    member::{FactMember, FactSetting, is_data},
     plain::{PlainBytes, plain},
     text_value::TextValue,
     utf8::CutCharacter,
@@ -33,7 +33,7 @@ pub(crate) struct FactsScanner {
     /// The bits of those that were given.
     given: u32,
     /// The setting in it whose value comes next or is being read, if it is a fact.
-    setting: Option<Setting>,
+    setting: Option<FactSetting>,
     /// The member that was named last, in the text, has encoded data.
     is_data: bool,
     /// The last of a string's bytes, if they are no whole character.
@@ -388,7 +388,7 @@ impl FactsScanner {
             self.is_data = is_data(name);
             let is_setting = self.member.has_settings() && self.nesting.depth() == 2;
             self.setting = if is_setting {
-                Setting::named(name)
+                FactSetting::named(name)
             } else {
                 None
             };
@@ -462,11 +462,11 @@ impl FactsScanner {
             return ScanState::Malformed;
         }
         match (self.member, self.setting) {
-            (_, Some(Setting::Choices)) => {
+            (_, Some(FactSetting::Choices)) => {
                 let choices = &mut self.facts.choices;
                 *choices = (*choices).max(self.number.rounded_up());
             }
-            (_, Some(Setting::MaxOutputTokens))
+            (_, Some(FactSetting::MaxOutputTokens))
             | (
                 FactMember::MaxTokens
                 | FactMember::MaxCompletionTokens

@@ -103,6 +103,8 @@ pub struct RouteSnapshot {
     /// Requests that were ended at the bound for which their handlers kept them; see
     /// [`Hold::keep_at_most`](crate::body::Hold::keep_at_most).
     pub expired: u64,
+    /// The requests whose failure was [refunded](crate::Limits::refund_failures).
+    pub refunded: u64,
 }
 
 impl RouteSnapshot {
@@ -115,6 +117,7 @@ impl RouteSnapshot {
             would_refuse: 0,
             implausible_usage: 0,
             expired: 0,
+            refunded: 0,
         }
     }
 
@@ -122,6 +125,7 @@ impl RouteSnapshot {
         self.admitted += counters.admitted.get();
         self.implausible_usage += counters.implausible.get();
         self.expired += counters.expired.get();
+        self.refunded += counters.refunded.get();
         self.exempt += counters.exempt.get();
         self.refused += counters.refused.get();
         self.would_refuse += counters.would_refuse.get();

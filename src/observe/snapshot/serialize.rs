@@ -78,8 +78,9 @@ impl Serialize for RouteSnapshot {
             would_refuse,
             implausible_usage,
             expired,
+            refunded,
         } = self;
-        let mut fields = serializer.serialize_struct("RouteSnapshot", 7)?;
+        let mut fields = serializer.serialize_struct("RouteSnapshot", 8)?;
         fields.serialize_field("route", route)?;
         fields.serialize_field("admitted", admitted)?;
         fields.serialize_field("exempt", exempt)?;
@@ -87,6 +88,7 @@ impl Serialize for RouteSnapshot {
         fields.serialize_field("would_refuse", would_refuse)?;
         fields.serialize_field("implausible_usage", implausible_usage)?;
         fields.serialize_field("expired", expired)?;
+        fields.serialize_field("refunded", refunded)?;
         fields.end()
     }
 }
