@@ -63,7 +63,10 @@ use crate::{
     decision::Decision,
     engine::{Admitted, Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
-    response::{Answer, Templates, fields::UnwrittenFields},
+    response::{
+        Answer, Templates,
+        fields::{UnwrittenFields, add_degraded},
+    },
 };
 
 pin_project! {
@@ -363,6 +366,7 @@ where
                     fields,
                     decision,
                     log,
+                    degraded,
                 } = told;
                 let admission = admission.take();
                 if let (Ok(response), Some(admission)) = (&*result, &admission) {
@@ -372,6 +376,9 @@ where
                 if let Ok(response) = result {
                     if let Some(fields) = fields.take() {
                         fields.add_to(response.status(), response.headers_mut());
+                    }
+                    if let Some(it) = degraded.take().filter(|it| it.is_told) {
+                        add_degraded(&it.degraded, response.status(), response.headers_mut());
                     }
                     if let Some(decision) = decision.take() {
                         // A refusal of a throttle further in is kept, for it has made this response.

@@ -153,12 +153,12 @@ pub mod config;
 pub use self::{
     client::{Clients, Plan},
     clock::Clock,
-    decision::{Decision, Denial},
+    decision::{Decision, Degraded, Denial},
     handle::{Handle, Permit},
     layer::{ThrottleLayer, ThrottleLayerBuilder},
     limit::{
         in_flight::InFlight,
-        limits::Limits,
+        limits::{Degrade, Limits},
         price::{Price, Prices},
         quota::Quota,
         rate::Rate,

@@ -76,6 +76,24 @@ async fn a_refusal_is_one_line_and_a_flood_is_ten_a_second() {
 
 /// As above, where nothing but the limit of a route holds: refusals that tell the same are copies of one.
 #[tokio::test(start_paused = true)]
+async fn a_second_budget_is_one_line_and_a_flood_is_ten_a_second() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let limits = Limits::from(Rate::per_minute(1).burst(1)).degrade(Rate::per_second(99));
+    let client = Client::new(Rules::new().route("GET /", limits));
+    ask(&client, "/").await;
+    assert!(log.lines().is_empty(), "the first budget");
+    ask(&client, "/").await;
+    let told = "INFO tower_throttle: a request was charged to a second budget";
+    let line = format!("{told} limit=\"get\" route=\"GET /\" wait_ms=60000 suppressed=0");
+    assert_eq!(log.lines(), [line]);
+    for _ in 0..50 {
+        ask(&client, "/").await;
+    }
+    assert_eq!(log.lines().len(), 9, "ten with the one before");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_that_is_answered_by_copies_is_ten_a_second_too() {
     let log = Log::default();
     let _guard = log.listen();

@@ -272,6 +272,30 @@ fn who_is_kept_for_too_long_is_counted() {
 }
 
 #[test]
+fn admissions_by_a_second_budget_are_counted_by_route() {
+    let scrape = scraped(|| async {
+        let limits = Limits::from(Rate::per_hour(1).burst(2)).degrade(Rate::per_hour(1).burst(3));
+        let rules = Rules::new().route("GET /", limits);
+        let client = Asked::of(ThrottleLayer::new(rules).expect("rules that hold together"));
+        for _ in 0..9 {
+            client.get("/").await;
+        }
+    });
+    assert_counted(
+        &scrape,
+        &[
+            ("throttle_admitted_total{route=\"GET /\"}", "5"),
+            ("throttle_degraded_total{route=\"GET /\"}", "3"),
+            ("throttle_refused_total{route=\"GET /\"}", "4"),
+            (
+                "throttle_limit_refused_total{limit=\"get\",route=\"GET /\"}",
+                "4",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn models_are_told_by_the_names_of_the_rules() {
     let scrape = scraped(|| async {
         let small = Rate::per_hour(1).burst(2).named("few");

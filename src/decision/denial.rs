@@ -60,6 +60,7 @@ impl Denial {
             spread: 0,
             admitted: false,
             failure: None,
+            degraded: None,
         };
         // Never is the longest.
         let mut longest = (0, Some(0));
@@ -111,6 +112,7 @@ impl Denial {
                 spread: 0,
                 admitted: false,
                 failure: Some(failure),
+                degraded: None,
             },
             clock: None,
         }

@@ -3,11 +3,12 @@
 //! [`ThrottleLayerBuilder::decision`](crate::ThrottleLayerBuilder::decision) puts it into the extensions of the
 //! request, the response, or both.
 
+mod degraded;
 mod denial;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-pub use self::denial::Denial;
+pub use self::{degraded::Degraded, denial::Denial};
 use crate::{
     clock::Nanos,
     limit::{
@@ -90,6 +91,8 @@ struct Verdict {
     admitted: bool,
     /// The cause of a refusal, if it is no limit.
     failure: Option<Failure>,
+    /// The mark of a request that was admitted by a second budget.
+    degraded: Option<Box<Degraded>>,
 }
 
 /// A cause of refusals that is no limit. The limits of the request were not asked.
@@ -142,8 +145,17 @@ impl Decision {
                 spread: 0,
                 admitted: true,
                 failure: None,
+                degraded: None,
             }),
         }
+    }
+
+    /// The same decision on a request that was charged to a second budget. Nobody else has it yet.
+    pub(crate) fn by_second_budget(mut self, degraded: Degraded) -> Self {
+        if let Some(verdict) = Arc::get_mut(&mut self.verdict) {
+            verdict.degraded = Some(Box::new(degraded));
+        }
+        self
     }
 
     /// The decision on a request that was admitted at `now`, and has left plain limits in these states.
@@ -157,6 +169,13 @@ impl Decision {
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         self.verdict.admitted
+    }
+
+    /// Returns the refusal that a [second budget](crate::Limits::degrade) has taken the place of. `None` if the request
+    /// was charged to no second budget. [`limits`](Self::limits) then lists those of the second budget.
+    #[must_use]
+    pub fn degraded(&self) -> Option<&Degraded> {
+        self.verdict.degraded.as_deref()
     }
 
     /// Returns the route key that the request was charged to.

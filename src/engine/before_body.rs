@@ -18,6 +18,7 @@ use super::{
     Engine,
     outcome::{Applied, Decided, Outcome, Refusal},
     pending::Attempt,
+    route_limits::RouteLimits,
 };
 use crate::{
     clock::Nanos,
@@ -90,16 +91,53 @@ impl Attempt<'_> {
                 || reads_price && limit.settings.unit() == Unit::Spend
                 || is_of_clients && !is_certain)
         };
-        let mut is_out = is_refused(limit_set, is_known, &readings, self.arrived);
+        let refuses = |readings: &_| {
+            is_refused(limit_set, is_known, readings, self.arrived)
+                && !self.may_pass_degraded(limits, readings, is_known)
+        };
+        let mut is_out = refuses(&readings);
         if is_out && self.has_ended_lost(self.arrived) {
             readings = limiter.peek(limit_set, self.demand, self.arrived);
-            is_out = is_refused(limit_set, is_known, &readings, self.arrived);
+            is_out = refuses(&readings);
         }
         is_out.then(|| {
             let mut outcome = Outcome::new(self.arrived, &mut readings);
             outcome.applied = applied;
             self.refuse(&mut outcome)
         })
+    }
+
+    /// Returns whether a request that limits refuse which need no body may still be charged to a second budget: each of
+    /// these belongs to a scope that has one, and none of those that need no body refuses it.
+    fn may_pass_degraded(
+        &self,
+        limits: &RouteLimits,
+        readings: &LimitReadings,
+        is_known: impl Fn(&Limit) -> bool + Copy,
+    ) -> bool {
+        let Some(second) = &self.limits.limit_set.second else {
+            return false;
+        };
+        let now = self.arrived;
+        let pairs = limits.limit_set.enforced().zip(readings.as_slice());
+        let refusing = pairs.filter(|(bound, reading)| {
+            is_known(&bound.limit) && bound.refusal(reading.state, now, reading.cost).is_some()
+        });
+        // Limits that need the body may refuse for longer than these.
+        let Some(choice) = second
+            .scopes
+            .choose(refusing.map(|(bound, _)| bound.scope_number), None)
+        else {
+            return false;
+        };
+        let limits = self.limits.degraded(choice);
+        let limits = match self.store() {
+            None => &*limits,
+            Some(_) => limits.held(),
+        };
+        let limit_set = &limits.limit_set;
+        let readings = self.rules.limiter.peek(limit_set, self.demand, now);
+        !is_refused(limit_set, is_known, &readings, now)
     }
 }
 

@@ -275,6 +275,13 @@ impl Engine {
                 Ok(Ruling::Wait(_)) if self.active.gate.is_closed() => {
                     break Ruling::Fail(Failure::ShuttingDown);
                 }
+                Ok(Ruling::Deny) => match pending.degrade(head, &mut outcome) {
+                    Ok(ruling) => break ruling,
+                    Err(outdated) => {
+                        outdated.pause();
+                        outcome.reset();
+                    }
+                },
                 Ok(ruling) => break ruling,
                 Err(outdated) => {
                     outdated.pause();
@@ -287,9 +294,13 @@ impl Engine {
             pending.passage = outcome.passage.take();
             return Decided::Wait(pending);
         }
+        let first = pending.first_refusal();
         let (attempt, progress, _) = pending.attempt(head);
         let now = attempt.rules.limiter.now();
         outcome.waited = now.saturating_sub(attempt.arrived);
+        if let Some(first) = first {
+            return attempt.end_second(&ruling, *first, &mut outcome);
+        }
         match ruling {
             Ruling::Admit => attempt.admit(&mut outcome),
             Ruling::Fail(failure) => attempt.fail(failure, outcome.waited),
@@ -322,8 +333,10 @@ impl Attempt<'_> {
             match self.ask_plain() {
                 PlainAnswer::Admitted(states) => return self.admit_plain(states),
                 PlainAnswer::Refused(_) if self.has_ended_lost(self.arrived) => {}
-                PlainAnswer::Refused(states) => return self.refuse_plain(states),
-                PlainAnswer::Unknown => {}
+                PlainAnswer::Refused(states) if self.limits.limit_set.second.is_none() => {
+                    return self.refuse_plain(states);
+                }
+                PlainAnswer::Refused(_) | PlainAnswer::Unknown => {}
             }
         }
         match self.by_any(None) {
@@ -349,7 +362,7 @@ impl Attempt<'_> {
             let mut progress = Progress::default();
             return Ok(match self.ask(now, &mut progress, &mut outcome)? {
                 Ruling::Admit => self.admit(&mut outcome),
-                Ruling::Deny => self.refuse(&mut outcome),
+                Ruling::Deny => self.refuse_or_degrade(progress, &mut outcome)?,
                 Ruling::Fail(failure) => self.fail(failure, 0),
                 Ruling::Wait(wait) => {
                     let passage = outcome.passage.take();
@@ -365,7 +378,7 @@ impl Attempt<'_> {
         }
         Ok(match is_admitted {
             true => self.admit(&mut outcome),
-            false => self.refuse(&mut outcome),
+            false => self.refuse_or_degrade(Progress::default(), &mut outcome)?,
         })
     }
 
@@ -552,6 +565,8 @@ impl Attempt<'_> {
                 *outcome.readings = limiter.peek(limit_set, self.demand, now);
                 limiter.name_refusal(limit_set, self.demand, now, outcome.readings);
                 (outcome.at, outcome.applied) = (now, applied);
+                // It has left its line, and is not the first of it.
+                progress.waiter = None;
                 Ok(Ruling::Deny)
             }
         }
@@ -563,7 +578,12 @@ impl Attempt<'_> {
     }
 
     /// Keeps the results of the look-up, and all that the request holds, for its next stage.
-    fn pending(&self, progress: Progress, wait: Wait, passage: Option<Passage>) -> Box<Pending> {
+    pub(super) fn pending(
+        &self,
+        progress: Progress,
+        wait: Wait,
+        passage: Option<Passage>,
+    ) -> Box<Pending> {
         Box::new(Pending::new(self, progress, wait, passage))
     }
 }

@@ -5,6 +5,7 @@
 //! decide          the only place that decides whether a request passes
 //! ├─ remote       decisions that need balances in a store
 //! ├─ plain        decisions by plain limits, which are most
+//! ├─ degrade      second attempts, by second budgets
 //! ├─ outcome      the result of a decision, and the ticket or the answer for it
 //! └─ pending      a request that waits and tries again, and the attempt that all of these share
 //! before_body     the decision before the body of a request is read, which only refuses
@@ -31,6 +32,7 @@ mod active;
 mod before_body;
 mod combined_limits;
 mod decide;
+mod degrade;
 mod key_changes;
 mod key_index;
 mod look_up;

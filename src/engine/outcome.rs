@@ -22,7 +22,7 @@ use super::{
 use crate::{
     admission::{Admission, HeldSlot, Hold, Permits},
     clock::Nanos,
-    decision::{Decision, DecisionIn, Denial, Failure},
+    decision::{Decision, DecisionIn, Degraded, Denial, Failure},
     gate::Passage,
     limiter::{limit_set::Demand, readings::LimitReadings},
     observe::Log,
@@ -97,7 +97,7 @@ pub(crate) enum Ticket {
 }
 
 /// The parts that an admitted request adds to its response, and what it holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ResponseParts {
     /// The guard, held until the answer has ended.
     pub(crate) admission: Option<Admission>,
@@ -107,6 +107,17 @@ pub(crate) struct ResponseParts {
     pub(crate) decision: Option<Decision>,
     /// The log for reports of the answer, if the answer is read.
     pub(crate) log: Option<Arc<Log>>,
+    /// The mark of a request that was charged to a second budget.
+    pub(crate) degraded: Option<Box<DegradedParts>>,
+}
+
+/// The parts that a request which was charged to a second budget adds.
+#[derive(Debug)]
+pub(crate) struct DegradedParts {
+    /// The mark, for the request.
+    pub(crate) degraded: Degraded,
+    /// True if a field of the response tells it.
+    pub(crate) is_told: bool,
 }
 
 /// The answer to a refused request: written, or to be given by code of the user, which needs the whole request.
@@ -177,6 +188,9 @@ impl Ticket {
                     DecisionIn::Request => parts.decision.take(),
                     DecisionIn::Both => parts.decision.clone(),
                 };
+                if let Some(it) = &parts.degraded {
+                    extensions.insert(it.degraded.clone());
+                }
                 (parts.admission.as_ref(), decision)
             }
         };
@@ -333,6 +347,7 @@ impl Attempt<'_> {
             admission,
             fields,
             decision,
+            degraded: None,
         }))
     }
 

@@ -39,7 +39,7 @@ use super::{Engine, route_limits::RouteLimits, rule_set::RuleSet};
 use crate::{
     admission::Permits,
     clock::Nanos,
-    decision::Failure,
+    decision::{Degraded, Failure},
     gate::Passage,
     head::RequestHead,
     limiter::{Outdated, limit_set::Demand, queue::Waiter, readings::LimitReadings},
@@ -90,6 +90,19 @@ pub(super) struct Progress {
     pub(super) is_entered: bool,
     /// True if the request is decided without the store from now on. Never cleared.
     pub(super) is_alone: bool,
+    /// The refusal of the first attempt, while the limits are those of the second, by second budgets.
+    pub(super) first_refusal: Option<Box<FirstRefusal>>,
+}
+
+/// The refusal of a first attempt, to be told if the second one is refused, too.
+#[derive(Debug)]
+pub(super) struct FirstRefusal {
+    /// The limits that have refused, in the form that was asked.
+    pub(super) limits: RouteLimits,
+    pub(super) at: Nanos,
+    pub(super) readings: LimitReadings,
+    /// The mark of the request, if the second attempt admits it.
+    pub(super) degraded: Degraded,
 }
 
 /// The answer of a store. One that is missing at the deadline is an error, too.
@@ -160,14 +173,14 @@ pub(crate) struct Pending {
     engine: Arc<Engine>,
     /// The rules by which it waits.
     rules: Arc<RuleSet>,
-    /// The limits that the request is charged on by these rules.
-    limits: RouteLimits,
+    /// The limits that the request is charged on by these rules, or those of a second attempt.
+    pub(super) limits: RouteLimits,
     /// The client and the cost, as of the look-up.
     demand: Demand,
     /// The moment of its arrival, by the clock of this process. A reload does not change it.
     arrived: Nanos,
     /// Its place in line.
-    progress: Progress,
+    pub(super) progress: Progress,
     /// The event that brings it to its next stage.
     wait: Wait,
     /// The timer of its turns, made for the first turn that is not at once. Kept from one wait to the next: resetting a
@@ -251,6 +264,8 @@ impl Pending {
         // The only step that may fail, and code of the user: nothing is written before.
         let limits = rules.look_up(head, self.engine.options.protocol, &mut demand)?;
         (self.limits, self.demand) = (limits.into_owned(), demand);
+        // What other rules have refused is decided anew.
+        self.progress.first_refusal = None;
         self.rules = Arc::clone(&rules);
         // They may let it pass earlier.
         if let Wait::Turn { not_before, .. } = &mut self.wait {

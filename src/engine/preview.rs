@@ -11,11 +11,17 @@
 
 use std::sync::Arc;
 
-use super::{active::ActiveRules, route_limits::RouteLimits, rule_set::RuleSet};
+use super::{
+    active::ActiveRules,
+    degrade::{SecondTry, overtakes},
+    route_limits::RouteLimits,
+    rule_set::RuleSet,
+};
 use crate::{
+    clock::Nanos,
     decision::{Decision, Denial, Failure},
     head::RequestHead,
-    limiter::limit_set::Demand,
+    limiter::{limit_set::Demand, readings::LimitReadings},
     response::Protocol,
     store::client::LeasedUnits,
 };
@@ -40,14 +46,62 @@ impl ActiveRules {
     }
 }
 
+/// The answer of limits to a request that is not charged.
+struct Foreseen {
+    /// The balances that a charge would leave, or that are there if the request is refused.
+    readings: LimitReadings,
+    /// Their moment.
+    at: Nanos,
+    is_admitted: bool,
+}
+
 impl RuleSet {
     /// Returns the decision of these limits, each with the balance that it would be left with.
     ///
     /// Balances in a store are those that this process remembers: an unknown bucket counts as full. A request that
     /// would have to stand in line counts as refused.
     fn preview_of(&self, limits: &RouteLimits, demand: Demand) -> Decision {
+        let now = self.limiter.now();
+        let first = self.foresee(limits, demand, now);
+        if !first.is_admitted {
+            if let Some(degraded) = self.preview_degraded(limits, &first, demand, now) {
+                return degraded;
+            }
+        }
+        let limit_set = Arc::clone(&limits.limit_set);
+        let (readings, at) = (first.readings, first.at);
+        match first.is_admitted {
+            true => Decision::admitted(limit_set, readings, at, at),
+            false => Denial::new(limit_set, readings, at, at, |_| ()).into(),
+        }
+    }
+
+    /// Returns the decision by second budgets on a request that the limits refuse, if these admit it.
+    fn preview_degraded(
+        &self,
+        limits: &RouteLimits,
+        first: &Foreseen,
+        demand: Demand,
+        now: Nanos,
+    ) -> Option<Decision> {
+        let SecondTry { limits, degraded } =
+            limits.second_try(&limits.limit_set, &first.readings, first.at)?;
+        if overtakes(&self.limiter, &limits.limit_set, demand) {
+            return None;
+        }
+        let Foreseen {
+            readings,
+            at,
+            is_admitted,
+        } = self.foresee(&limits, demand, now);
+        let limit_set = Arc::clone(&limits.limit_set);
+        let decision = || Decision::admitted(limit_set, readings, at, at);
+        is_admitted.then(|| decision().by_second_budget(degraded))
+    }
+
+    /// Looks at the balances of limits, and what a charge would leave if they admit it.
+    fn foresee(&self, limits: &RouteLimits, demand: Demand, now: Nanos) -> Foreseen {
         let (limiter, limit_set) = (&self.limiter, &limits.limit_set);
-        let now = limiter.now();
         let store = self.store.as_ref().filter(|_| limit_set.is_shared);
         let (mut readings, at) = match store {
             Some(store) => {
@@ -73,16 +127,16 @@ impl RuleSet {
             reading.refused |= taken.is_none() && !is_enforced;
             reading.state = taken.unwrap_or(reading.state);
         }
-        match is_admitted {
-            true => Decision::admitted(Arc::clone(limit_set), after, at, at),
-            false => {
-                // A refused request is charged on no limit, and a shadow says what it says.
-                for index in limit_set.enforced..limit_set.limits.len() {
-                    readings[index].refused = after[index].refused;
-                }
-                let limit_set = Arc::clone(limit_set);
-                Denial::new(limit_set, readings, at, at, |_| ()).into()
+        if !is_admitted {
+            // A refused request is charged on no limit, and a shadow says what it says.
+            for index in limit_set.enforced..limit_set.limits.len() {
+                readings[index].refused = after[index].refused;
             }
+        }
+        Foreseen {
+            readings: if is_admitted { after } else { readings },
+            at,
+            is_admitted,
         }
     }
 }

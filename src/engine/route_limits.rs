@@ -17,7 +17,7 @@ use std::{
 
 use crate::{
     admission::Origin,
-    limiter::{Limiter, limit_set::LimitSet},
+    limiter::{Limiter, limit_set::LimitSet, second_budgets::ScopeChoice},
     observe::Meters,
     response::Templates,
     store::client::StoreClient,
@@ -47,11 +47,17 @@ struct Apart {
     bare: OnceLock<RouteLimits>,
     /// A share of all limits, with the number of shares, which is the layer's and does not change once it serves.
     share: OnceLock<(u32, RouteLimits)>,
+    /// The limits with second budgets in place of others, by the number of the choice of scopes.
+    degraded: OnceLock<Box<[OnceLock<Box<RouteLimits>>]>>,
     /// The limits for each class of models, by its position. Boxed, for most routes have requests of few classes.
     models: OnceLock<Box<[OnceLock<Box<RouteLimits>>]>>,
 }
 
 impl RouteLimits {
+    /// The most scopes with second budgets of which each choice is kept: as many as a request has whose route and model
+    /// are known.
+    const MOST_DEGRADED: usize = 6;
+
     /// Makes the limits of a route, with text of their own.
     pub(super) fn new(
         limiter: &Arc<Limiter>,
@@ -108,6 +114,21 @@ impl RouteLimits {
         }
     }
 
+    /// Returns the form in which second budgets take the place of the limits of some scopes. It is kept, unless more
+    /// scopes have one than those of a request whose model was read.
+    pub(super) fn degraded(&self, choice: ScopeChoice) -> Cow<'_, Self> {
+        let make = || self.under(self.limit_set.degraded(choice));
+        let second = self.limit_set.second.as_ref();
+        let scopes = second.map_or(0, |second| second.scopes.count());
+        let number = choice.number().filter(|_| scopes <= Self::MOST_DEGRADED);
+        let Some(number) = number else {
+            return Cow::Owned(make());
+        };
+        let none = || (0..1 << scopes).map(|_| OnceLock::new()).collect();
+        let kept = self.apart().degraded.get_or_init(none);
+        Cow::Borrowed(kept[number].get_or_init(|| Box::new(make())))
+    }
+
     /// Returns the limits for a class of so many classes of models, by its position. Makes them if they are not there.
     pub(super) fn keep_of_model(
         &self,
@@ -144,10 +165,12 @@ impl RouteLimits {
                 held,
                 bare,
                 share,
+                degraded,
                 models,
             } = &**apart;
             let share = share.get().map(|(_, share)| share);
-            for limits in models.get().iter().flat_map(|models| models.iter()) {
+            let sets = [degraded.get(), models.get()].into_iter().flatten();
+            for limits in sets.flat_map(|limits| limits.iter()) {
                 if let Some(limits) = limits.get() {
                     limits.settle();
                 }

@@ -55,6 +55,26 @@ pub struct Limits {
     pub(crate) cost: Option<u64>,
     pub(crate) keep: Option<bool>,
     pub(crate) refund_failures: Option<bool>,
+    pub(crate) degrade: Option<Box<Degrade>>,
+}
+
+/// A second budget, and the wait above which it is used; see [`Limits::degrade`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tower_throttle::{Degrade, Limits, Rate};
+///
+/// let chat = Limits::new()
+///     .tokens(Rate::per_minute(90_000))
+///     .degrade(Degrade::new(Rate::per_minute(60)).after(Duration::from_secs(2)));
+/// # let _ = chat;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Degrade {
+    pub(crate) limits: Limits,
+    pub(crate) after: Duration,
 }
 
 /// The way in which a scope decides: by its limits, or always in the same way.
@@ -396,6 +416,57 @@ impl Limits {
         self
     }
 
+    /// Sets a second budget for requests that the limits of this scope would refuse: they are charged to it instead, and
+    /// go on with [`Degraded`](crate::Degraded) in their extensions, so that the handler picks a smaller model or fewer
+    /// tokens.
+    ///
+    /// Use it where a cheaper answer is better than none:
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_throttle::{Degraded, Limits, Rate, Rules};
+    ///
+    /// let rules = Rules::new().route(
+    ///     "POST /v1/chat/completions",
+    ///     Limits::new()
+    ///         .rate(Rate::per_minute(60).burst(10))
+    ///         .degrade(Rate::per_minute(600).burst(100)),
+    /// );
+    ///
+    /// fn model(request: &Request<String>) -> &'static str {
+    ///     match request.extensions().get::<Degraded>() {
+    ///         None => "llama-70b",
+    ///         Some(_) => "llama-8b",
+    ///     }
+    /// }
+    /// # let _ = (rules, model(&Request::new(String::new())));
+    /// ```
+    ///
+    /// - The second budget takes the place of this scope's limits, and of no other's: a request that the total or any
+    ///   other scope refuses as well is refused. If several scopes refuse and each has a second budget, all of these are
+    ///   charged. All limits are charged or none.
+    /// - A request that both budgets refuse is refused by the first, and told its wait.
+    /// - A request that may [wait](Self::max_wait) waits. A second budget lets nobody wait.
+    /// - [`Degrade::after`] keeps short waits as they are.
+    /// - Its limits are limits like any other, named as those of the scope with `_degraded` behind it. A shadow of the
+    ///   scope stays beside them. Settings of reservations, and of publication, are the scope's unless they are set.
+    /// - Admissions by a second budget are counted in
+    ///   [`RouteSnapshot::degraded`](crate::snapshot::RouteSnapshot::degraded). Where rate-limit fields are sent, the
+    ///   response names the limit that refused in `throttle-degraded`.
+    ///
+    /// With a [store](crate::ThrottleLayerBuilder::store), the second budget costs a second call, unless the first
+    /// refusal is known in this process. A scope that is closed stays closed.
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it beside [`unlimited`](Self::unlimited),
+    /// [`closed`](Self::closed) and [`exempt`](Self::exempt), and beside a limit of zero. It refuses a second budget
+    /// without an enforced limit, with a limit of zero, with a wait or a cost, and with a second budget of its own.
+    pub fn degrade(mut self, second: impl Into<Degrade>) -> Self {
+        self.degrade = Some(Box::new(second.into()));
+        self
+    }
+
     /// Names the limits of this scope that have no name of their own: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
     /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate, amount or
@@ -475,6 +546,7 @@ impl Limits {
             cost: _,
             keep: _,
             refund_failures: _,
+            degrade: _,
         } = self;
         let mut rates = [rates, tokens, input_tokens, output_tokens].into_iter();
         rates.any(|rates| enforced(rates).next().is_some())
@@ -507,6 +579,7 @@ impl Limits {
             cost,
             keep,
             refund_failures,
+            degrade,
         } = self;
         let given = [
             ("rate", !rates.is_empty()),
@@ -526,6 +599,7 @@ impl Limits {
             ("cost", cost.is_some()),
             ("keep", keep.is_some()),
             ("refund_failures", refund_failures.is_some()),
+            ("degrade", degrade.is_some()),
         ];
         let first = given.into_iter().find(|(_, given)| *given);
         first.map(|(setting, _)| setting)
@@ -580,7 +654,50 @@ impl Limits {
         limits.output_tokens = inherit(&self.output_tokens, &default.output_tokens);
         limits.spend = inherit(&self.spend, &default.spend);
         limits.in_flight = inherit(&self.in_flight, &default.in_flight);
+        let second = || default.degrade.clone().map(|it| Box::new(it.unnamed()));
+        limits.degrade = limits.degrade.or_else(second);
         limits
+    }
+
+    /// Returns the same limits without names.
+    fn unnamed(self) -> Self {
+        Self {
+            rates: unnamed(self.rates),
+            quotas: unnamed(self.quotas),
+            tokens: unnamed(self.tokens),
+            input_tokens: unnamed(self.input_tokens),
+            output_tokens: unnamed(self.output_tokens),
+            spend: unnamed(self.spend),
+            in_flight: unnamed(self.in_flight),
+            name: None,
+            ..self
+        }
+    }
+}
+
+impl Degrade {
+    /// Creates a second budget that is used for each request which the scope's own limits refuse.
+    pub fn new(limits: impl Into<Limits>) -> Self {
+        Self {
+            limits: limits.into(),
+            after: Duration::ZERO,
+        }
+    }
+
+    /// Sets the wait above which the second budget is used: a request that would be told to wait no longer than `wait`
+    /// is refused as without a second budget. A refusal without a wait, as of a request above a burst, is above any.
+    /// Default: zero, so that the second budget is always used. In nanoseconds, at most 584 years.
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.after = wait;
+        self
+    }
+
+    /// Returns the same without names, for a scope that inherits it.
+    fn unnamed(self) -> Self {
+        Self {
+            limits: self.limits.unnamed(),
+            ..self
+        }
     }
 }
 
@@ -608,6 +725,10 @@ settings!(Rate, Quota, Spend, InFlight);
 
 fn enforced<S: Setting>(settings: &[S]) -> impl Iterator<Item = &S> {
     settings.iter().filter(|setting| !setting.shadow())
+}
+
+fn unnamed<S: Setting>(settings: Vec<S>) -> Vec<S> {
+    settings.into_iter().map(S::unnamed).collect()
 }
 
 /// One field of limits, with what it leaves out taken from the default's. A shadow enforces nothing, so it does
@@ -646,3 +767,15 @@ impl From<Quota> for Limits {
         Self::new().quota(quota)
     }
 }
+
+macro_rules! from {
+    ($($limits:ty),*) => {
+        $(impl From<$limits> for Degrade {
+            fn from(limits: $limits) -> Self {
+                Self::new(limits)
+            }
+        })*
+    };
+}
+
+from!(Limits, Rate, Quota, InFlight);

@@ -37,6 +37,7 @@ use self::{
     token_demand::TokenDemand,
     wait_policy::WaitPolicy,
 };
+use crate::clock::Nanos;
 
 /// Returns the greatest common divisor.
 pub(crate) fn gcd(a: u128, b: u128) -> u128 {
@@ -102,6 +103,9 @@ pub(crate) struct Limit {
     pub(crate) reservation: Reservation,
     /// The way in which the limit counts the tokens of a request.
     pub(crate) measure: Measure,
+    /// For a limit of a second budget: the wait, in nanoseconds, above which it is charged in place of the limits of its
+    /// scope. `None`: a limit of the first budget.
+    pub(crate) degrades_after: Option<Nanos>,
 }
 
 /// The settings of a limit.
@@ -319,7 +323,14 @@ impl Limit {
             shadow: false,
             wait_policy: None,
             reservation,
+            degrades_after: None,
         }
+    }
+
+    /// Returns whether the limit is one of a second budget.
+    #[inline]
+    pub(crate) fn is_second(&self) -> bool {
+        self.degrades_after.is_some()
     }
 
     #[inline]

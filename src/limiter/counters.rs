@@ -225,6 +225,8 @@ pub(crate) struct Counters {
     /// Requests among `admitted` that passed under an exempt limit set. Counted for routes alone: an exempt set has no
     /// limits.
     pub(crate) exempt: Counter,
+    /// Requests among `admitted` that were charged to a second budget. Counted for routes alone.
+    pub(crate) degraded: Counter,
     /// Requests that it refused, alone or with other limits; of a route, requests that any limit refused.
     pub(crate) refused: Counter,
     /// Requests that a shadow limit would have refused. On a route, one for each such limit.

@@ -25,7 +25,10 @@
 //!   refused by a client's own limit never writes to a shared bucket. A decision lists limits in the same order.
 //! - No two limits of a set have the same balances.
 //! - Flags (`is_patient` and those after it) are derived from `limits` when the set is made, and limits do not change.
-//!   Four may be set afterwards: `exempt`, `keeps`, `refunds`, and `has_tokens` in [`LimitSet::held`].
+//!   Some may be set afterwards: `exempt`, `keeps`, `refunds`, `has_tokens` in [`LimitSet::held`], and `is_patient` and
+//!   `is_degraded` in [`LimitSet::degraded`].
+//! - Limits of second budgets are not among `limits` but in `second`. A set for a decision without all limits
+//!   (`held`, `share`, `bare`) has none: it is the whole set whose limits are replaced.
 //!
 //! # Callers
 //!
@@ -61,6 +64,7 @@ use crate::{
         counters::{Counters, ThreadCounter},
         meter_history::{MeterHistory, MeterTerms, Version},
         readings::LimitReadings,
+        second_budgets::{ScopeChoice, ScopeNumber, SecondScopes},
     },
 };
 
@@ -100,6 +104,10 @@ pub(crate) struct LimitSet {
     pub(crate) refunds: bool,
     /// The route was freed from all limits: `limits` is empty, and its requests are counted as exempt.
     pub(crate) exempt: bool,
+    /// Limits were replaced by a second budget: each admission is counted as degraded.
+    pub(crate) is_degraded: bool,
+    /// The second budgets of its scopes, for requests that their limits refuse.
+    pub(crate) second: Option<Box<SecondBudgets>>,
     /// Requests that were admitted under it since [`LimitSet::settle`]. An admission adds to this one counter, however
     /// many limits it has.
     pub(crate) admitted: ThreadCounter,
@@ -122,8 +130,13 @@ impl LimitSet {
         plan: Option<Arc<str>>,
         limits: impl IntoIterator<Item = BoundLimit>,
     ) -> Self {
-        let mut limits: Box<[_]> = limits.into_iter().collect();
+        let all: Vec<_> = limits.into_iter().collect();
+        // A second budget may reserve tokens as well, and requests are estimated once.
+        let has_tokens = all.iter().any(|bound| bound.limit.is_settled());
+        let (second, mut limits): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|bound| bound.limit.is_second());
         limits.sort_by_key(|bound| bound.limit.shadow);
+        let limits: Box<[_]> = limits.into();
         Self {
             route: route.into(),
             plan,
@@ -132,9 +145,10 @@ impl LimitSet {
             enforced: limits.partition_point(|bound| !bound.limit.shadow),
             is_patient: limits.iter().any(|bound| bound.limit.wait_policy.is_some()),
             has_slots: limits.iter().any(|bound| bound.limit.is_slots()),
-            has_tokens: limits.iter().any(|bound| bound.limit.is_settled()),
+            has_tokens,
             is_shared: limits.iter().any(|bound| bound.id.is_some()),
-            is_plain: are_plain(&limits),
+            // Requests on plain limits are not estimated.
+            is_plain: are_plain(&limits) && !has_tokens,
             is_leased: {
                 let shared = limits.iter().filter(|bound| bound.id.is_some());
                 shared.clone().count() <= Self::MOST_LEASED
@@ -143,6 +157,8 @@ impl LimitSet {
             keeps: false,
             refunds: false,
             exempt: false,
+            is_degraded: false,
+            second: SecondBudgets::new(second),
             limits,
             admitted: ThreadCounter::default(),
             counters: Arc::default(),
@@ -214,11 +230,42 @@ impl LimitSet {
         self.with([])
     }
 
+    /// The set in which the second budgets of some scopes take the place of their limits. Shadows stay: each goes as if
+    /// it were enforced alone.
+    ///
+    /// That set has no second budgets, and lets nobody wait. Its limits keep their wait policies, so that units which
+    /// come back wake those who wait for them.
+    pub(crate) fn degraded(&self, choice: ScopeChoice) -> Self {
+        let second = self.second.as_ref();
+        let is_chosen = |bound: &BoundLimit| {
+            second.is_some_and(|second| second.scopes.has(choice, bound.scope_number))
+        };
+        let kept = self.all().filter(|bound| match bound.limit.is_second() {
+            true => is_chosen(bound),
+            false => bound.limit.shadow || !is_chosen(bound),
+        });
+        let mut limits: Vec<_> = kept.cloned().collect();
+        for bound in &mut limits {
+            bound.limit.degrades_after = None;
+        }
+        limits.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
+        let mut limit_set = self.with(limits);
+        (limit_set.is_degraded, limit_set.is_patient) = (true, false);
+        limit_set
+    }
+
+    /// Returns all its limits, second budgets included.
+    fn all(&self) -> impl Iterator<Item = &BoundLimit> {
+        let second = self.second.iter().flat_map(|second| &second.limits);
+        self.limits.iter().chain(second)
+    }
+
     /// A set of the same route and plan with other limits. Counts for the same route, and is not exempt.
     fn with(&self, limits: impl IntoIterator<Item = BoundLimit>) -> Self {
         let mut limit_set = Self::new(self.route.clone(), self.plan.clone(), limits);
         limit_set.model.clone_from(&self.model);
         limit_set.cost = self.cost;
+        limit_set.is_degraded = self.is_degraded;
         let limit_set = limit_set.keeping(self.keeps).refunding(self.refunds);
         limit_set.counted_by(&self.counters)
     }
@@ -242,6 +289,9 @@ impl LimitSet {
             self.counters.admitted.add(admitted);
             if self.exempt {
                 self.counters.exempt.add(admitted);
+            }
+            if self.is_degraded {
+                self.counters.degraded.add(admitted);
             }
             for bound in &self.limits {
                 bound.counters.admitted.add(admitted);
@@ -293,7 +343,7 @@ impl LimitSet {
         cost: u64,
         limits: impl IntoIterator<Item = BoundLimit>,
     ) -> Self {
-        let mut all: Vec<_> = self.limits.iter().cloned().chain(limits).collect();
+        let mut all: Vec<_> = self.all().cloned().chain(limits).collect();
         all.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
         let mut limit_set = self.with(all).costing(cost);
         limit_set.model = Some(Arc::clone(model));
@@ -306,7 +356,7 @@ impl LimitSet {
         if cost == 1 {
             return self;
         }
-        let limits = self.limits.iter().cloned().map(|bound| bound.costing(cost));
+        let limits = self.all().cloned().map(|bound| bound.costing(cost));
         let mut limit_set = self.with(limits);
         limit_set.cost = cost;
         limit_set.exempt = self.exempt;
@@ -318,16 +368,40 @@ impl LimitSet {
     /// both are.
     pub(crate) fn and(&self, other: &Self) -> Self {
         let besides = other
-            .limits
-            .iter()
-            .filter(|bound| !self.limits.iter().any(|own| own.is(bound)));
-        let mut limits: Vec<_> = self.limits.iter().chain(besides).cloned().collect();
+            .all()
+            .filter(|bound| !self.all().any(|own| own.is(bound)));
+        let mut limits: Vec<_> = self.all().chain(besides).cloned().collect();
         limits.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
         let limit_set = self.with(limits).costing(other.cost);
         let limit_set = limit_set.keeping(other.keeps);
         let mut limit_set = limit_set.refunding(self.refunds && other.refunds);
         limit_set.exempt = self.exempt && other.exempt;
         limit_set
+    }
+}
+
+/// The second budgets of some scopes of a set.
+#[derive(Debug)]
+pub(crate) struct SecondBudgets {
+    /// Their limits, the most specific first. None is closed.
+    limits: Box<[BoundLimit]>,
+    pub(crate) scopes: SecondScopes,
+}
+
+impl SecondBudgets {
+    /// Keeps the limits of second budgets, if there are any.
+    fn new(limits: Vec<BoundLimit>) -> Option<Box<Self>> {
+        let mut scopes = SecondScopes::default();
+        for BoundLimit {
+            limit,
+            scope_number,
+            ..
+        } in &limits
+        {
+            scopes.add(*scope_number, limit.degrades_after.unwrap_or(0));
+        }
+        let limits = limits.into();
+        (scopes.count() > 0).then(|| Box::new(Self { limits, scopes }))
     }
 }
 
@@ -366,6 +440,8 @@ pub(crate) struct BoundLimit {
     pub(crate) storage: Storage,
     /// The queue of its scope, where a limit of the scope has a [`WaitPolicy`](crate::limit::wait_policy).
     pub(crate) queue: QueueScope,
+    /// The number of its scope.
+    pub(crate) scope_number: ScopeNumber,
     /// The version in whose terms it charges: that of the reload that made it, or that last changed what a unit weighs.
     pub(crate) version: Version,
     pub(crate) history: MeterHistory,
@@ -440,6 +516,7 @@ impl BoundLimit {
             units: 1,
             storage,
             queue: QueueScope::next(),
+            scope_number: ScopeNumber::next(),
             version,
             history: MeterHistory::new(first),
             counters: Arc::default(),

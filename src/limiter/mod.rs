@@ -7,7 +7,7 @@
 //! [`client_table`]. The decision keeps the balances in [`LimitReadings`]. A [`meter_history`] reads a balance that a
 //! reload has left in former terms. Sets with a [`plain`] form are charged by that first: it decides most requests and
 //! leaves the others untouched. A refused request may wait in a [`queue`], and a [`stagger`] may lengthen the wait of a
-//! refusal.
+//! refusal. The [`second_budgets`] of a set are charged in place of limits that refuse.
 //!
 //! # All or nothing
 //!
@@ -52,6 +52,7 @@ pub(crate) mod meter_history;
 pub(crate) mod plain;
 pub(crate) mod queue;
 pub(crate) mod readings;
+pub(crate) mod second_budgets;
 pub(crate) mod stagger;
 
 use std::thread;

@@ -14,6 +14,8 @@ pub(crate) struct Meters {
     refused: Counter,
     /// The requests that each limit has refused, or would have refused as a shadow.
     by_limit: Box<[Counter]>,
+    /// The admitted requests that were charged to a second budget. `None`: these limits are of no second budget.
+    degraded: Option<Counter>,
     wait: Histogram,
 }
 
@@ -38,6 +40,9 @@ impl Meters {
             admitted: counter!("throttle_admitted_total", route()),
             refused: counter!("throttle_refused_total", route()),
             by_limit: by_limit.collect(),
+            degraded: limit_set
+                .is_degraded
+                .then(|| counter!("throttle_degraded_total", route())),
             wait: histogram!("throttle_wait_seconds", route()),
         }
     }
@@ -49,6 +54,13 @@ impl Meters {
 
     pub(crate) fn refused(&self) {
         self.refused.increment(1);
+    }
+
+    /// Counts an admitted request that was charged to a second budget.
+    pub(crate) fn degraded(&self) {
+        if let Some(degraded) = &self.degraded {
+            degraded.increment(1);
+        }
     }
 
     /// Counts a request that a limit has refused, or a shadow would have refused.
@@ -139,6 +151,10 @@ pub(crate) fn describe() {
     let counters = [
         ("throttle_admitted_total", "Requests that were let through"),
         ("throttle_refused_total", "Requests that were refused"),
+        (
+            "throttle_degraded_total",
+            "Requests that were let through by a second budget",
+        ),
         (
             "throttle_limit_refused_total",
             "Requests that a limit has refused, alone or with others",

@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Nanos,
-    decision::Denial,
+    decision::{Degraded, Denial},
     limiter::limit_set::{BoundLimit, LimitSet},
     rules::Changes,
     store::StoreError,
@@ -17,6 +17,8 @@ impl Log {
 
     #[inline]
     pub(crate) fn refused_by(&self, _: &BoundLimit, _: &LimitSet, _: Nanos, _: Nanos) {}
+
+    pub(crate) fn degraded(&self, _: &Degraded, _: &LimitSet, _: Nanos) {}
 
     pub(crate) fn implausible_usage(&self, _: &str, _: Nanos, _: u64, _: u64) {}
 

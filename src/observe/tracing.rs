@@ -11,7 +11,7 @@ use tracing::{Level, debug, event_enabled, info, warn};
 use super::sampler::Sampler;
 use crate::{
     clock::{Nanos, nanos},
-    decision::{Denial, Failure},
+    decision::{Degraded, Denial, Failure},
     error::Chain,
     limiter::limit_set::{BoundLimit, LimitSet},
     rules::Changes,
@@ -26,6 +26,7 @@ const TARGET: &str = "tower_throttle";
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     refusals: Sampler,
+    degraded: Sampler,
     reports: Sampler,
     expiries: Sampler,
     bucket_failures: Sampler,
@@ -69,6 +70,39 @@ impl Log {
             let (route, model) = (&set.route, set.model.as_deref());
             refused(REFUSED, limit, route, plan, model, Some(wait), suppressed);
         }
+    }
+
+    /// A request was charged to a second budget at `now`. Told as often as refusals are.
+    pub(crate) fn degraded(&self, degraded: &Degraded, set: &LimitSet, now: Nanos) {
+        let is_heard = event_enabled!(
+            target: TARGET,
+            Level::INFO,
+            message,
+            limit,
+            route,
+            plan,
+            model,
+            wait_ms,
+            suppressed
+        );
+        if !is_heard {
+            return;
+        }
+        let Some(suppressed) = self.degraded.tells(now) else {
+            return;
+        };
+        let wait = degraded.retry_after().map(nanos);
+        info!(
+            target: TARGET,
+            limit = degraded.limit(),
+            route = &*set.route,
+            plan = set.plan.as_deref(),
+            model = set.model.as_deref(),
+            // Nothing: it could never pass by its first budget.
+            wait_ms = wait.map(|wait| wait / 1_000_000),
+            suppressed,
+            "a request was charged to a second budget"
+        );
     }
 
     /// Returns how many refusals before the one at `now` were not told; `None` if that one is not to be told either, or

@@ -16,6 +16,8 @@ impl Meters {
 
     pub(crate) fn refused(&self) {}
 
+    pub(crate) fn degraded(&self) {}
+
     pub(crate) fn by_limit(&self, _: usize) {}
 
     pub(crate) fn waited(&self, _: Nanos) {}

@@ -10,13 +10,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
     dialect::{Dialect, dialect_headers},
-    header_names::{RATE_LIMIT, RATE_LIMIT_POLICY},
+    header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, THROTTLE_DEGRADED},
     limit_text::LimitText,
     templates::Templates,
 };
 use crate::{
     clock::{Nanos, Timeline},
-    decision::statuses,
+    decision::{Degraded, statuses},
     limiter::{limit_set::LimitSet, plain::PlainStates, readings::LimitReadings},
 };
 
@@ -62,8 +62,12 @@ pub(crate) struct RateLimitFields {
     limit: Option<HeaderValue>,
     exhausted: bool,
     /// The fields of a dialect.
-    more: Option<Box<[(HeaderName, HeaderValue)]>>,
+    more: Option<Box<DialectFields>>,
 }
+
+/// The fields of a dialect, behind one pointer: most responses have none.
+#[derive(Debug)]
+struct DialectFields(Box<[(HeaderName, HeaderValue)]>);
 
 impl RateLimitFields {
     /// The fields of an admitted request. `None` if nothing is published.
@@ -106,7 +110,8 @@ impl RateLimitFields {
         clock: &Timeline,
     ) {
         let limits = statuses(limit_set, readings, now, true).take(limit_set.enforced);
-        self.more = Some(dialect_headers(dialect, &limits, || clock.wall()).into());
+        let headers = dialect_headers(dialect, &limits, || clock.wall());
+        self.more = Some(Box::new(DialectFields(headers.into())));
     }
 
     /// Adds the fields to a response, beside those that the inner service has set.
@@ -127,6 +132,7 @@ impl RateLimitFields {
             self.templates.add(limit, headers);
         }
         if let Some(more) = self.more {
+            let DialectFields(more) = *more;
             add_more(more, headers);
         }
     }
@@ -134,6 +140,15 @@ impl RateLimitFields {
     /// Returns whether responses to this method carry fields: those that open a tunnel do not.
     pub(crate) fn fit(method: &Method) -> bool {
         *method != Method::CONNECT
+    }
+}
+
+/// Tells in a response that its request was charged to a second budget. A protocol switch is no answer.
+#[cold]
+pub(crate) fn add_degraded(degraded: &Degraded, status: StatusCode, headers: &mut HeaderMap) {
+    let name = HeaderValue::from_str(degraded.limit());
+    if let Some(name) = name.ok().filter(|_| !status.is_informational()) {
+        headers.append(THROTTLE_DEGRADED, name);
     }
 }
 

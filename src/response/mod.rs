@@ -20,7 +20,9 @@ mod templates;
 
 use http::header::{HeaderName, RETRY_AFTER};
 
-use self::header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY};
+use self::header_names::{
+    RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, THROTTLE_DEGRADED, X_SHOULD_RETRY,
+};
 pub(crate) use self::{
     answer::{Answer, AnswerBody},
     body_timeout::BodyTimeout,
@@ -41,9 +43,10 @@ pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection
 /// ```
 pub static EXPOSE_HEADERS: &[HeaderName] = &HEADERS;
 
-static HEADERS: [HeaderName; 9] = [
+static HEADERS: [HeaderName; 10] = [
     RATE_LIMIT,
     RATE_LIMIT_POLICY,
+    THROTTLE_DEGRADED,
     RETRY_AFTER,
     RETRY_AFTER_MS,
     X_SHOULD_RETRY,

@@ -185,6 +185,7 @@ fn turned(one: &Limit, other: &Limit) -> bool {
     let (settings, others) = (&one.settings, &other.settings);
     let same_name = one.is_named && other.is_named && one.name == other.name;
     discriminant(settings) == discriminant(others)
+        && one.is_second() == other.is_second()
         && one.shadow != other.shadow
         && (same_name || settings.window() == others.window() && settings.size() == others.size())
 }

@@ -487,6 +487,15 @@ pub enum RulesError {
         /// The key of the exempt route.
         exempt: String,
     },
+    /// A second budget where none can be, or one that is none; see [`Limits::degrade`](crate::Limits::degrade).
+    #[error("{place}: `degrade`: {fault}")]
+    #[non_exhaustive]
+    Degrade {
+        /// The place of the limits that have the second budget.
+        place: String,
+        /// The fault, and its correction.
+        fault: &'static str,
+    },
     /// Contradictory limits.
     #[error("{place}: a limit cannot be combined with `{access}`; keep one of them")]
     #[non_exhaustive]

@@ -1,7 +1,8 @@
 //! Pairs the limits of new rules with those of the rules before, and makes the names by which stores know limits.
 //!
 //! A limit is known by its settings before its name, and by its name only among those of its kind, if there are any. A
-//! shadow and an enforced limit are never the same: what a shadow has counted was refused to nobody.
+//! shadow and an enforced limit are never the same: what a shadow has counted was refused to nobody. Nor are a limit of
+//! a second budget and one of a first.
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
@@ -24,9 +25,9 @@ pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> 
     for same in PASSES {
         for (limit, pair) in new.iter().zip(&mut pairs) {
             if pair.is_none() {
-                *pair = old
-                    .iter()
-                    .position(|old| old.is_some_and(|old| same(old, limit)));
+                *pair = old.iter().position(|old| {
+                    old.is_some_and(|old| is_as_second(old, limit) && same(old, limit))
+                });
                 if let Some(index) = *pair {
                     old[index] = None;
                 }
@@ -34,6 +35,11 @@ pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> 
         }
     }
     pairs
+}
+
+/// Returns whether both limits are of a first budget, or both of a second.
+fn is_as_second(one: &Limit, other: &Limit) -> bool {
+    one.is_second() == other.is_second()
 }
 
 /// Returns whether both limits were given the same name.
@@ -71,6 +77,7 @@ pub(super) fn ids(
             (LimitSettings::OutputTokens(_), _) => "output-tokens",
             (LimitSettings::Spend(_), _) => "spend",
         };
+        let second = if limit.is_second() { "-degraded" } else { "" };
         let shadow = if limit.shadow { "-shadow" } else { "" };
         ids[index] = Some(match limit.settings.window() {
             Some(window) if !limit.is_named => {
@@ -80,7 +87,7 @@ pub(super) fn ids(
                     Window::Month => "month".to_owned(),
                     Window::Every(length) => format!("{length:?}"),
                 };
-                let id = format!("{place}/{kind}{shadow}-{window}");
+                let id = format!("{place}/{kind}{second}{shadow}-{window}");
                 let number = numbers.entry(id.clone()).or_default();
                 *number += 1;
                 match number {
@@ -88,7 +95,7 @@ pub(super) fn ids(
                     number => format!("{id}-{number}").into(),
                 }
             }
-            _ => format!("{place}/{kind}{shadow}/{}", limit.name).into(),
+            _ => format!("{place}/{kind}{second}{shadow}/{}", limit.name).into(),
         });
     }
     ids

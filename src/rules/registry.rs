@@ -19,6 +19,7 @@ use crate::{
         client_table::ClientBuckets,
         limit_set::{BoundLimit, QueueScope, Storage},
         meter_history::{MeterHistory, MeterStep, Version},
+        second_budgets::ScopeNumber,
     },
     route::RouteKey,
 };
@@ -235,6 +236,7 @@ impl Draft<'_> {
             resting.extend(others.map(|limit| (limit, None)));
         }
         let all = limits.into_iter().zip(pairs).chain(resting);
+        let scope_number = ScopeNumber::next();
         let mut bounds = Vec::new();
         for ((limit, pair), id) in all.zip(ids.chain(iter::repeat(None))) {
             let (version, history) = self.measured(&limit, {
@@ -258,6 +260,7 @@ impl Draft<'_> {
                 units: 1,
                 storage,
                 queue: line,
+                scope_number,
                 version,
                 history,
                 counters: counters.unwrap_or_default(),
@@ -441,6 +444,7 @@ impl LimitTemplate {
             .map_or_else(QueueScope::next, |bound| bound.queue);
         let limits = templates.iter().filter(|template| !template.rests);
         let limits: Vec<_> = limits.map(|template| &template.limit).collect();
+        let scope_number = ScopeNumber::next();
         let bound = |(template, id): (&Self, Option<Arc<str>>)| {
             let kept = template.before.and_then(|index| before.get(index));
             BoundLimit {
@@ -451,6 +455,7 @@ impl LimitTemplate {
                     |kept| kept.storage.clone(),
                 ),
                 queue: line,
+                scope_number,
                 version: template.version,
                 history: template.history.clone(),
                 counters: kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.counters)),

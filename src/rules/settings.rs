@@ -8,7 +8,7 @@ use super::{Rules, Undeclared};
 use crate::{
     client::{Clients, IdentitySource},
     limit::{
-        limits::{Access, Limits},
+        limits::{Access, Degrade, Limits},
         price::Prices,
         reservation::Reservation,
     },
@@ -141,6 +141,7 @@ impl Settings {
             cost,
             keep,
             refund_failures,
+            degrade,
             // Limits have changes of their own, and so have their names.
             rates: _,
             quotas: _,
@@ -182,6 +183,11 @@ impl Settings {
         }
         if let Some(refund) = refund_failures {
             self.set(place, "refund_failures", "false", refund.to_string());
+        }
+        if let Some(degrade) = degrade {
+            let Degrade { limits, after } = &**degrade;
+            self.set(place, "degrade after", "0ns", format!("{after:?}"));
+            self.limits(&format!("{place}, degrade"), limits);
         }
         match access {
             // A closed one is a limit.

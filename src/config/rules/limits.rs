@@ -13,7 +13,7 @@ use crate::{
     },
     limit::{
         in_flight::InFlight,
-        limits::{Access, Limits},
+        limits::{Access, Degrade, Limits},
         quantity::{self, Decimal},
         quota::Quota,
         rate::{Rate, RateParseError},
@@ -140,6 +140,9 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
     if let Some(refund) = fields.get("refund_failures") {
         limits = limits.refund_failures(refund.flag()?);
     }
+    if let Some(second) = fields.get("degrade") {
+        limits = limits.degrade(degrade(&second)?);
+    }
     if let Some(part) = fields.get("max_reservation_percent") {
         limits = limits.max_reservation_percent(percent(&part, "of a burst")?);
     }
@@ -154,6 +157,33 @@ fn percent(place: &Cursor<'_>, whole: &str) -> Result<u8, ConfigError> {
     let part = u8::try_from(place.count()?).ok();
     let part = part.filter(|part| *part <= 100);
     part.ok_or_else(|| place.fault(format!("more than 100 percent {whole}; write 0 to 100")))
+}
+
+/// A second budget: limits, and the wait above which it is used.
+fn degrade(place: &Cursor<'_>) -> Result<Degrade, ConfigError> {
+    let Value::Map(_) = place.value() else {
+        return Ok(steady(place)?.into());
+    };
+    let mut fields = place.fields()?;
+    let other = [
+        "access",
+        "max_wait",
+        "max_waiting",
+        "cost",
+        "keep",
+        "refund_failures",
+        "degrade",
+    ];
+    if let Some(other) = other.iter().find_map(|name| place.peek(name)) {
+        return Err(other.fault("is no setting of a second budget; write it beside `degrade`"));
+    }
+    let second = Degrade::new(limits_of(&mut fields)?);
+    let after = fields.get("after").map(|wait| duration(&wait));
+    fields.end()?;
+    Ok(match after.transpose()? {
+        Some(wait) => second.after(wait),
+        None => second,
+    })
 }
 
 /// `10`, `0.5`, `"600/minute"`, or a table with its burst.

@@ -18,7 +18,7 @@ use crate::{
     limit::{
         amount::Amount,
         in_flight::InFlight,
-        limits::Limits,
+        limits::{Degrade, Limits},
         price::{Price, Prices},
         quota::{Quota, Window},
         rate::Rate,
@@ -194,6 +194,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         cost,
         keep,
         refund_failures,
+        degrade,
     } = limits;
     let word = ACCESS.iter().find(|(_, value)| value == access);
     table.set_some("access", word.map(|(word, _)| text(*word)));
@@ -230,6 +231,15 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         .map(u64::from)
         .map(DocumentValue::Count);
     table.set_some("cached_input_percent", percent);
+    if let Some(degrade) = degrade {
+        let Degrade { limits, after } = &**degrade;
+        let mut second = TableBuilder::default();
+        fill(limits, &mut second);
+        if !after.is_zero() {
+            second.set("after", text(write_duration(*after)));
+        }
+        table.set("degrade", DocumentValue::Table(second.0));
+    }
 }
 
 /// Writes a limit: without a table if it has neither name nor shadow, nor anything else.

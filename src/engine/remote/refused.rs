@@ -192,7 +192,9 @@ impl Attempt<'_> {
         progress: &Progress,
         outcome: &mut Outcome<'_>,
     ) -> Ruling {
-        if !is_known && !self.is_refused_here(&readings, at) {
+        // After a second attempt the wait of the first one is told.
+        let is_told = progress.first_refusal.is_none();
+        if is_told && !is_known && !self.is_refused_here(&readings, at) {
             if let Some(wait) = self.peek(progress, false) {
                 return Ruling::Wait(wait);
             }

@@ -93,6 +93,8 @@ pub struct RouteSnapshot {
     pub admitted: u64,
     /// Admitted requests that no scope counted, since the route is [exempt](crate::Limits::exempt).
     pub exempt: u64,
+    /// Admitted requests that were charged to a [second budget](crate::Limits::degrade).
+    pub degraded: u64,
     /// Requests that were refused: by any limit, because the store could not decide, or because the throttle is closed.
     pub refused: u64,
     /// Refusals that shadows would have caused.
@@ -113,6 +115,7 @@ impl RouteSnapshot {
             route: route.to_owned(),
             admitted: 0,
             exempt: 0,
+            degraded: 0,
             refused: 0,
             would_refuse: 0,
             implausible_usage: 0,
@@ -127,6 +130,7 @@ impl RouteSnapshot {
         self.expired += counters.expired.get();
         self.refunded += counters.refunded.get();
         self.exempt += counters.exempt.get();
+        self.degraded += counters.degraded.get();
         self.refused += counters.refused.get();
         self.would_refuse += counters.would_refuse.get();
     }

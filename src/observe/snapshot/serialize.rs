@@ -74,16 +74,18 @@ impl Serialize for RouteSnapshot {
             route,
             admitted,
             exempt,
+            degraded,
             refused,
             would_refuse,
             implausible_usage,
             expired,
             refunded,
         } = self;
-        let mut fields = serializer.serialize_struct("RouteSnapshot", 8)?;
+        let mut fields = serializer.serialize_struct("RouteSnapshot", 9)?;
         fields.serialize_field("route", route)?;
         fields.serialize_field("admitted", admitted)?;
         fields.serialize_field("exempt", exempt)?;
+        fields.serialize_field("degraded", degraded)?;
         fields.serialize_field("refused", refused)?;
         fields.serialize_field("would_refuse", would_refuse)?;
         fields.serialize_field("implausible_usage", implausible_usage)?;

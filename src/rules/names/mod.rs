@@ -7,11 +7,12 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use super::{RulesError, registry::ModelKey};
 use crate::{
+    clock::nanos,
     limit::{
         Limit, LimitSettings, Scope,
         amount::Amount,
         in_flight::InFlight,
-        limits::{Access, Limits},
+        limits::{Access, Degrade, Limits},
         measure::CachedInput,
         meter::Meter,
         price::PriceTable,
@@ -89,6 +90,11 @@ impl LimitNames {
     /// Checks limits, and notes the names that a user gave them, before any is made up.
     pub(super) fn reserve(&mut self, limits: &Limits, place: &str) -> Result<(), RulesError> {
         validate(limits, place)?;
+        if let Some(degrade) = &limits.degrade {
+            let second = format!("{place}, degrade");
+            check_second(limits, &degrade.limits, place)?;
+            self.reserve(&degrade.limits, &second)?;
+        }
         let own = limits.name.as_deref();
         let rates = limits.rates.iter().filter_map(Rate::name);
         let quotas = limits.quotas.iter().filter_map(Quota::name);
@@ -111,8 +117,40 @@ impl LimitNames {
     }
 
     /// Builds the limits of a place. A limit without a name is named after the place and its kind.
+    ///
+    /// Those of a second budget come last. A place that is closed has none: it stays closed.
     pub(super) fn build(&mut self, limits: &Limits, place: ScopeName<'_>) -> Vec<Limit> {
-        let scope = place.scope();
+        let stem = match &limits.name {
+            Some(given) => given.clone(),
+            None => place.stem(),
+        };
+        let mut all = self.build_budget(limits, place.scope(), &stem);
+        let is_open = limits.access == Access::Limited && !limits.is_closed();
+        if let Some(degrade) = limits.degrade.as_ref().filter(|_| is_open) {
+            let Degrade {
+                limits: second,
+                after,
+            } = &**degrade;
+            let second = Limits {
+                publish: second.publish.or(limits.publish),
+                reservation: second.reservation.or(limits.reservation),
+                ..second.clone()
+            };
+            let stem = match &second.name {
+                Some(given) => given.clone(),
+                None => Cow::Owned(format!("{stem}_{}", stem::DEGRADED)),
+            };
+            let second = self.build_budget(&second, place.scope(), &stem);
+            all.extend(second.into_iter().map(|limit| Limit {
+                degrades_after: Some(nanos(*after)),
+                ..limit
+            }));
+        }
+        all
+    }
+
+    /// Builds the limits of one budget of a place.
+    fn build_budget(&mut self, limits: &Limits, scope: Scope, stem: &str) -> Vec<Limit> {
         let closed = (limits.access == Access::Closed).then(|| Rate::per_second(0));
         type Named<'a> = (Option<&'a str>, LimitSettings);
         fn of_rate(kind: fn(Rate) -> LimitSettings) -> impl Fn(&Rate) -> Named<'_> {
@@ -147,17 +185,16 @@ impl LimitNames {
         // The name of the scope is that of its first limit, in an order that does not go by place.
         let first = given.and(unnamed.first().copied());
         let words = kind::words(unnamed.iter().map(|index| &all[*index].1));
-        let stem = given.map_or_else(|| place.stem(), |given| Cow::Owned(given.to_owned()));
         let mut made: HashMap<usize, String> = unnamed
             .iter()
             .zip(words)
             .filter(|(index, _)| Some(**index) != first)
-            .map(|(index, words)| (*index, self.unique(&stem, &words)))
+            .map(|(index, words)| (*index, self.unique(stem, &words)))
             .collect();
         let limit = |(index, (own, settings)): (usize, Named<'_>)| {
             let made = made.remove(&index);
             let is_named = made.is_none();
-            let name = made.as_deref().or(own).unwrap_or(&stem);
+            let name = made.as_deref().or(own).unwrap_or(stem);
             let shadow = settings.is_shadow();
             let is_spend = matches!(settings, LimitSettings::Spend(_));
             let capacity = scope == Scope::Total
@@ -174,6 +211,7 @@ impl LimitNames {
                 shadow,
                 wait_policy: limits.wait_policy(),
                 reservation: limits.reservation,
+                degrades_after: None,
             }
         };
         all.into_iter().enumerate().map(limit).collect()
@@ -191,6 +229,52 @@ impl LimitNames {
         self.taken.insert(free.clone(), String::new());
         free
     }
+}
+
+/// Checks whether a scope may have a second budget, and whether it is one.
+fn check_second(first: &Limits, second: &Limits, place: &str) -> Result<(), RulesError> {
+    let first_fault = match first.access {
+        Access::Unlimited => Some("`unlimited` refuses nothing; keep one of them"),
+        Access::Exempt => Some("`exempt` refuses nothing; keep one of them"),
+        Access::Closed => Some("`closed` refuses everything; keep one of them"),
+        Access::Limited if first.is_closed() => {
+            Some("a limit of zero refuses everything; keep one of them")
+        }
+        Access::Limited => None,
+    };
+    let second_fault = || match second {
+        Limits {
+            degrade: Some(_), ..
+        } => Some("a second budget has no second budget; remove the inner `degrade`"),
+        Limits {
+            max_wait: Some(_), ..
+        }
+        | Limits {
+            max_waiting: Some(_),
+            ..
+        } => Some("no request waits for a second budget; set `max_wait` beside `degrade`"),
+        Limits { cost: Some(_), .. } => {
+            Some("a request costs the same in both budgets; set `cost` beside `degrade`")
+        }
+        _ if second.access != Access::Limited || second.is_closed() => {
+            Some("a second budget is open and limited; give it a rate above zero")
+        }
+        _ if !second.enforces_anything() => {
+            Some("a second budget without an enforced limit; give it one, such as a rate")
+        }
+        _ => None,
+    };
+    if let Some(fault) = first_fault.or_else(second_fault) {
+        let place = place.to_owned();
+        return Err(RulesError::Degrade { place, fault });
+    }
+    if let Some(most) = second.reservation.max_tokens {
+        if second.tokens.is_empty() {
+            let place = format!("{place}, degrade");
+            return Err(RulesError::NoTokens { place, most });
+        }
+    }
+    Ok(())
 }
 
 fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
@@ -256,7 +340,15 @@ fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
         ("token rates", limits.token_rates().count()),
         ("amounts of money", limits.spend.len()),
     ];
-    for (what, count) in counts {
+    let second = limits.degrade.as_ref().map(|degrade| &degrade.limits);
+    let second = [
+        second.map_or(0, |second| second.in_flight.len()),
+        second.map_or(0, |second| second.token_rates().count()),
+        second.map_or(0, |second| second.spend.len()),
+    ];
+    for ((what, count), second) in counts.into_iter().zip(second) {
+        // Shadows of the scope stay beside a second budget.
+        let count = count + second;
         if count > MAX_HELD {
             let place = place.to_owned();
             return Err(RulesError::TooMany { place, what, count });

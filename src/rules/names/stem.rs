@@ -28,10 +28,13 @@ const METHODS: [&str; 10] = [
 ];
 
 /// Words that stand behind a stem to tell the limits of one scope apart.
-const ENDINGS: [&str; 13] = [
+const ENDINGS: [&str; 14] = [
     "tokens", "input", "output", "spend", "flight", "daily", "weekly", "monthly", "shadow",
-    "second", "minute", "hour", "day",
+    "second", "minute", "hour", "day", DEGRADED,
 ];
+
+/// The word behind the stem of a second budget.
+pub(super) const DEGRADED: &str = "degraded";
 
 /// Names a declared route: `POST /v1/chat/{id}` is `post_v1_chat__id`.
 pub(super) fn of_route(key: &RouteKey) -> String {
