@@ -111,6 +111,10 @@ fn settings_of_limits() -> Value {
             "type": "boolean",
             "description": "Whether a failure of the service costs the client nothing. Default: false.",
         },
+        "degrade": described(
+            defined("degrade"),
+            "A second budget, which is charged instead of refusing a request: a rate, or limits.",
+        ),
         "max_reservation_percent": {
             "type": "integer",
             "minimum": 0,
@@ -118,6 +122,31 @@ fn settings_of_limits() -> Value {
             "description": "The part of a burst of model tokens that one request reserves, at most.",
         },
     })
+}
+
+/// A second budget: limits without what only a scope has, and the wait above which it is used.
+fn degrade() -> Value {
+    let mut settings = settings_of_limits();
+    if let Some(settings) = settings.as_object_mut() {
+        for of_scope in [
+            "access",
+            "max_wait",
+            "max_waiting",
+            "cost",
+            "keep",
+            "refund_failures",
+            "degrade",
+        ] {
+            settings.remove(of_scope);
+        }
+    }
+    settings["after"] = described(
+        defined("duration"),
+        "The wait above which the second budget is used. Default: always.",
+    );
+    let mut written = table(&settings, None);
+    written["dependentRequired"] = json!({ "burst": ["rate"] });
+    one_of([defined("steady"), written])
 }
 
 fn limits(settings: &Value) -> Value {
@@ -357,6 +386,7 @@ fn schema() -> Value {
         "dialect": { "enum": [
             "problem", "openai", "anthropic", "api_gateway", "azure_api_management", "kserve", "json_rpc",
         ] },
+        "degrade": degrade(),
         "limits": limits(&settings_of_limits()),
         "plan": limits(&of_plan),
     });
