@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use http::{Extensions, Method};
 
-use super::{Rules, RulesError, names::parse};
+use super::{Rules, RulesError, names::parse, second_budgets};
 use crate::{
     client::{IdentitySource, Plan},
     route::{
@@ -26,6 +26,7 @@ pub struct Audit {
     unlimited: Vec<RouteKey>,
     anonymous: Vec<RouteKey>,
     unknown_grpc: Vec<RouteKey>,
+    unused_second: Vec<String>,
 }
 
 /// A route key that no request reaches.
@@ -46,12 +47,14 @@ impl Audit {
             unlimited,
             anonymous,
             unknown_grpc,
+            unused_second,
         } = self;
         unmatched.is_empty()
             && shadowed.is_empty()
             && unlimited.is_empty()
             && anonymous.is_empty()
             && unknown_grpc.is_empty()
+            && unused_second.is_empty()
     }
 
     /// Returns keys that match no route of the host: a typing error, or a route that is gone.
@@ -87,6 +90,12 @@ impl Audit {
     /// a key. Use `ANY`, or [`Protocol::Grpc`](crate::response::Protocol::Grpc).
     pub fn unknown_grpc(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
         self.unknown_grpc.iter()
+    }
+
+    /// Returns the places in the rules, such as ``plan `pro` ``, whose [second budget](crate::Limits::degrade) is never
+    /// used: with what they inherit, they have no enforced limit, or are closed.
+    pub fn unused_second_budgets(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.unused_second.iter().map(String::as_str)
     }
 }
 
@@ -144,7 +153,10 @@ impl Rules {
             .into_iter()
             .map(|(method, path)| parse(&format!("{} {}", method.as_ref(), path.as_ref())))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut audit = Audit::default();
+        let mut audit = Audit {
+            unused_second: second_budgets::unused(self),
+            ..Audit::default()
+        };
         let own = Keys::new(
             "routes",
             self.routes.iter().map(|(key, _)| &**key),
@@ -395,6 +407,13 @@ impl fmt::Display for Audit {
             )?;
             between = "\n";
         }
+        for place in &self.unused_second {
+            write!(
+                f,
+                "{between}{place}: the second budget is never used: the place has no enforced limit, or is closed"
+            )?;
+            between = "\n";
+        }
         f.write_str(if between.is_empty() { "nothing" } else { "" })
     }
 }
@@ -586,6 +605,34 @@ mod tests {
             error.to_string(),
             "route key `GET a`: path `a` does not begin with `/`"
         );
+    }
+
+    #[test]
+    fn second_budgets_that_nothing_reaches_are_told() {
+        let second = || Limits::new().degrade(Rate::per_second(1));
+        let rules = Rules::new()
+            .total(second())
+            .default_route(second().rate(Rate::per_second(1)))
+            .route("GET /a", Limits::new())
+            .clients(
+                Clients::by_address()
+                    .each(Plan::new(Rate::per_second(1)).route("GET /a", second()))
+                    .plan("pro", second()),
+            );
+        let audit = rules.audit([("GET", "/a")]).expect("keys");
+        let unused: Vec<_> = audit.unused_second_budgets().collect();
+        assert_eq!(unused, ["the total", "each client, route `GET /a`"]);
+        assert!(
+            audit
+                .to_string()
+                .starts_with("the total: the second budget is never used"),
+            "{audit}"
+        );
+        let closed = Rules::new()
+            .default_route(Limits::closed())
+            .route("GET /a", second());
+        let audit = closed.audit([("GET", "/a")]).expect("keys");
+        assert_eq!(audit.unused_second_budgets().len(), 1, "{audit}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod pairs;
 mod plans;
 mod prices;
 mod registry;
+mod second_budgets;
 mod settings;
 mod tokens;
 
