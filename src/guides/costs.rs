@@ -127,6 +127,49 @@
 //! [`Snapshot::unread_models`](crate::snapshot::Snapshot::unread_models) counts these requests, and the counter
 //! `throttle_model_unread_total` has the reason.
 //!
+//! # A smaller model instead of a refusal
+//!
+//! [`Limits::degrade`](crate::Limits::degrade) sets a second budget: a request that the limits of a scope would refuse
+//! is charged to it instead, and goes on with [`Degraded`](crate::Degraded) in its extensions. The handler then picks a
+//! smaller model, or fewer tokens:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use axum::Extension;
+//! use tower_throttle::{Degrade, Degraded, Limits, Rate, Rules};
+//!
+//! let rules = Rules::new()
+//!     .total(Rate::per_second(100).burst(200)) // Holds for both budgets.
+//!     .route(
+//!         "POST /v1/chat/completions",
+//!         Limits::new().rate(Rate::per_minute(60).burst(10)).named("chat").degrade(
+//!             Degrade::new(Rate::per_minute(600).burst(100)).after(Duration::from_secs(2)),
+//!         ),
+//!     );
+//!
+//! async fn chat(degraded: Option<Extension<Degraded>>) -> &'static str {
+//!     match degraded {
+//!         None => "an answer of the large model",
+//!         Some(_) => "an answer of the small one",
+//!     }
+//! }
+//! # let _: axum::Router = axum::Router::new().route("/chat", axum::routing::post(chat));
+//! # let _ = rules;
+//! ```
+//!
+//! In a file: `degrade = { rate = "600/minute", burst = 100, after = "2s" }`.
+//!
+//! - **Only the limits of its scope are replaced.** A request that another scope refuses as well is refused, unless that
+//!   scope has a second budget, too.
+//! - **Refused by both**, a request gets the refusal of the first budget.
+//! - **Clients see it**: the response has `throttle-degraded: chat`, and its rate-limit fields tell the second budget's
+//!   limit, `chat_degraded`.
+//! - **Short waits stay refusals** with [`after`](crate::Degrade::after): a client that comes back in a second gets a
+//!   full answer.
+//! - **Model limits stay as they are**: the limits of the model that the request names are charged, not those of the
+//!   model that the handler picks.
+//!
 //! # Costs
 //!
 //! [`Limits::cost`](crate::Limits::cost) makes each request of a route or a model count as several in the rates and

@@ -8,6 +8,7 @@
 //! | metric | kind | labels | value |
 //! |---|---|---|---|
 //! | `throttle_admitted_total`, `throttle_refused_total` | counter | `route`, `model` | requests |
+//! | `throttle_degraded_total` | counter | `route`, `model` | admitted requests that were charged to a [second budget](crate::Limits::degrade) |
 //! | `throttle_limit_refused_total` | counter | `limit`, `route`, `model` | requests that this limit refused |
 //! | `throttle_limit_would_refuse_total` | counter | `limit`, `route`, `model` | requests that a shadow would have refused |
 //! | `throttle_wait_seconds` | histogram | `route`, `model` | seconds in a queue, of requests that had to wait |
@@ -42,6 +43,7 @@
 //! | level | message | fields |
 //! |---|---|---|
 //! | info | a request was refused | `limit`, `route`, `plan`, `model`, `wait_ms`, `suppressed` |
+//! | info | a request was charged to a second budget | as above; `limit` would have refused, with a wait of `wait_ms` |
 //! | info | the throttle's rules were reloaded | `changes`: how many; `told`: which, in at most 2,048 bytes |
 //! | debug | one change of a reload | `limit` or `setting`: its name |
 //! | warn | an answer reports an implausible number of model tokens | `route`, `reported`, `most`, `suppressed` |
@@ -54,11 +56,11 @@
 //! | error | a file of rules was not reloaded, with the cause; the file is no longer followed; the listener to its changes panicked | |
 //! | warn | changes of a file of rules cannot be watched; the file is only polled | |
 //!
-//! Refusals, implausible reports, kept requests that expire and failing buckets are each logged at most ten times a second; `suppressed` counts
-//! those left out since the last. `limit` holds the names of all limits that refused, separated by commas. It is absent
-//! if the store could not decide or the throttle is closed, as the message then says. `plan` is absent for a client
-//! without one, `model` for a request that is not charged by model, and `wait_ms` if waiting does not help. The rows
-//! about a file name it in their messages (feature `watch`).
+//! Refusals, second budgets, implausible reports, kept requests that expire and failing buckets are each logged at most
+//! ten times a second; `suppressed` counts those left out since the last. `limit` holds the names of all limits that
+//! refused, separated by commas. It is absent if the store could not decide or the throttle is closed, as the message
+//! then says. `plan` is absent for a client without one, `model` for a request that is not charged by model, and
+//! `wait_ms` if waiting does not help. The rows about a file name it in their messages (feature `watch`).
 //!
 //! To log requests, let the throttle insert the [`Decision`](crate::Decision) into the response's extensions. It holds
 //! no text that a client chose:

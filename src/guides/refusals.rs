@@ -50,6 +50,9 @@
 //! Limits of the total, and caps in flight of routes and models, are not published, since they reveal the server's capacity;
 //! [`Limits::publish`](crate::Limits::publish) changes that.
 //!
+//! A request that was charged to a [second budget](super::costs#a-smaller-model-instead-of-a-refusal) has
+//! `throttle-degraded: chat` in its response, with the name of the limit that would have refused it.
+//!
 //! Browsers hide these fields from scripts. Expose them in CORS with
 //! [`EXPOSE_HEADERS`](crate::response::EXPOSE_HEADERS).
 //!
