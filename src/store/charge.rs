@@ -187,7 +187,8 @@ pub enum Correction {
         budget: Budget,
         /// The number of units.
         units: u64,
-        /// The time of the charge: the [`Taken::now`] of its answer.
+        /// The time of the charge: the [`Taken::now`] of its answer, or, for a quota, any moment of the window that was
+        /// charged.
         taken: Nanos,
     },
     /// Unspent units of a lease come back if nothing was charged since: for a rate, if the bucket is still in the state

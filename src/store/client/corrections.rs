@@ -15,6 +15,8 @@
 //! - **In order.** Batches go one after the other. Within one, a bucket gets the sum of its corrections. That differs
 //!   from its parts only where a refund would have found the bucket full: it then counts against what is owed in the
 //!   same batch, instead of being lost.
+//! - **To its window.** Units of a quota come back as charges of their window that are undone, so that a batch that is
+//!   late gives nothing to the next. They are sent behind what is owed, of which they may be a part.
 //!
 //! Sums saturate only as they are sent, at `u64::MAX` units.
 //!

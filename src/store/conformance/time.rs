@@ -162,6 +162,30 @@ impl Run {
             !refused.is_admitted && wait(&budget, &refused) > 0,
             "its unit had been refilled when it was taken back: {refused:?}"
         );
+        self.undone_comes_back_to_its_window().await;
+    }
+
+    /// Units of a quota come back to the window that they were taken from, and to no other.
+    async fn undone_comes_back_to_its_window(&self) {
+        let budget = Budget::of_quota(&Quota::per_month(10)).expect("an open quota");
+        let key = self.key("undone in a window");
+        let taken = self.one(&key, budget, 8).await;
+        let undo = |units, taken| Correction::Undo {
+            key: key.clone(),
+            budget,
+            units,
+            taken,
+        };
+        let earlier = taken.now - nanos(Duration::from_secs(40 * 24 * 60 * 60));
+        self.correct(undo(5, earlier)).await;
+        let after = self.one(&key, budget, 0).await;
+        assert_eq!(left(&budget, &after, 0), 2, "another month: {after:?}");
+        // Any moment of the window stands for it.
+        let last = budget.full_state(taken.now) - 1;
+        self.correct(undo(3, taken.now)).await;
+        self.correct(undo(2, last)).await;
+        let after = self.one(&key, budget, 0).await;
+        assert_eq!(left(&budget, &after, 0), 7, "the same month: {after:?}");
     }
 
     pub(super) async fn leases_leave_half_and_come_back(&self) {
