@@ -35,6 +35,9 @@ impl CachedInput {
 
     /// Returns the tokens as which so many cached ones count, rounded up.
     fn of(self, tokens: u64) -> u64 {
+        if self.0 == 100 || tokens == 0 {
+            return tokens;
+        }
         let weight = (u128::from(tokens) * u128::from(self.0)).div_ceil(100);
         u64::try_from(weight).unwrap_or(u64::MAX)
     }
