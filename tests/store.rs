@@ -674,7 +674,7 @@ async fn each_limit_in_the_store_is_charged_with_what_was_settled() {
         (Some(30), 0, [50, 970]),
         (Some(70), 0, [10, 930]),
         (Some(700), 0, [0, 300]),
-        (None, 60, [20, 940]),
+        (None, 60, [20, 500]),
         (None, 0, [40, 500]),
     ] {
         let store = Told::new();
