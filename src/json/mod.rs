@@ -7,6 +7,7 @@ mod literal;
 mod name;
 mod nesting;
 mod number;
+pub(crate) mod word;
 
 pub(crate) use self::{literal::Literal, name::Name, nesting::Nesting, number::NumberPart};
 

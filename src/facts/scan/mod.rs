@@ -17,7 +17,6 @@ mod scanner;
 mod tests;
 mod text_value;
 mod utf8;
-mod word;
 
 pub(crate) use self::scanner::FactsScanner;
 #[cfg(test)]

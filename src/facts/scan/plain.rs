@@ -3,7 +3,7 @@
 //! The search is arithmetic on all bytes of a word: a byte of interest leaves its highest bit set. A
 //! subtraction borrows from the byte above, but only if the byte itself was of interest, so the lowest bit is exact.
 
-use super::word::{HIGHEST, ONES, WORD, words};
+use crate::json::word::{HIGHEST, ONES, WORD, words};
 
 /// The bytes before the first one that is not plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

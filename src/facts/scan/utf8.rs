@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::word::{HIGHEST, WORD, word};
+use crate::json::word::{HIGHEST, WORD, word};
 
 /// The beginning of a character that the end of a piece has cut.
 #[derive(Debug, Clone, Default)]
