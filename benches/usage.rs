@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use serde::Deserialize;
 use tower_throttle::__bench::UsageScan;
 
 /// About a frame of a body.
@@ -47,6 +48,34 @@ fn answers() -> [(&'static str, &'static str, String); 5] {
     ]
 }
 
+/// The least that serde_json has to read for the same.
+#[derive(Deserialize)]
+struct Answer {
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    total_tokens: Option<u64>,
+}
+
+/// Returns the total of an answer that lies there whole, by serde_json, which ignores all else.
+fn by_serde_json(content_type: &str, answer: &str) -> Option<u64> {
+    let total = |text| {
+        let answer: Answer = serde_json::from_str(text).ok()?;
+        answer.usage?.total_tokens
+    };
+    match content_type {
+        "application/json" => total(answer),
+        _ => {
+            let data = answer
+                .lines()
+                .filter_map(|line| line.strip_prefix("data: "));
+            data.fold(None, |last, data| total(data).or(last))
+        }
+    }
+}
+
 fn usage(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("usage");
     for (name, content_type, answer) in answers() {
@@ -61,6 +90,9 @@ fn usage(criterion: &mut Criterion) {
                 }
                 assert_eq!(scan.total(), Some(21));
             });
+        });
+        group.bench_function(format!("{name}, by serde_json"), |bencher| {
+            bencher.iter(|| assert_eq!(by_serde_json(content_type, black_box(&answer)), Some(21)));
         });
     }
     group.finish();

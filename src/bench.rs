@@ -13,7 +13,7 @@ use crate::{
         readings::LimitReadings,
     },
     rules::{Handover, LimitTemplate, Registry, Rules, RulesError},
-    usage::{MediaType, UsageScanner},
+    usage::{MediaType, TokenUsage, UsageScanner},
 };
 
 /// A throttle's clock.
@@ -124,9 +124,29 @@ impl UsageScan {
         self.0.read(bytes);
     }
 
+    /// The tokens that the answer reports, if it ends here.
     #[must_use]
     pub fn total(&self) -> Option<u64> {
-        self.0.total()
+        let report = self.0.report(true);
+        report.usage.map(|usage| usage.total())
+    }
+
+    /// The kinds of the reported tokens, those that are known without a report, whether the input is among them, and
+    /// whether something was no JSON.
+    #[must_use]
+    pub fn report(&self, ended: bool) -> (Option<[u64; 5]>, [u64; 5], bool, bool) {
+        let kinds = |usage: TokenUsage| {
+            [
+                usage.input,
+                usage.cached_input,
+                usage.cache_write,
+                usage.output,
+                usage.undivided,
+            ]
+        };
+        let report = self.0.report(ended);
+        let (usage, read) = (report.usage.map(kinds), kinds(report.read));
+        (usage, read, report.has_input, report.is_malformed)
     }
 }
 

@@ -388,7 +388,8 @@ where
                         }
                     }
                     if let Some(log) = log.take() {
-                        held = held.map(|held| held.read(response.headers(), log));
+                        held =
+                            held.map(|held| held.read(response.status(), response.headers(), log));
                     }
                 }
                 poll.map_ok(|response| response.map(|body| B::inner(body, held)))

@@ -174,7 +174,7 @@ pub use self::{
 /// The state of a throttle at one moment, as [`Handle::snapshot`] returns it: its limits and routes, with balances and
 /// counts.
 pub mod snapshot {
-    pub use crate::observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot};
+    pub use crate::observe::snapshot::{LimitSnapshot, MissingUsage, RouteSnapshot, Snapshot};
 }
 
 /// The code of the README, compiled and run with the other examples.

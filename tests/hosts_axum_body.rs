@@ -306,7 +306,7 @@ async fn a_request_waits_in_line_and_is_served_with_the_service_that_was_ready()
 async fn model_tokens_are_settled_by_the_handler_or_by_what_the_answer_reports() {
     let limits = Limits::new().tokens(hourly(100));
     let rules = Rules::new().total(limits).estimate(Estimate::fixed(40));
-    let layer = build(throttling(rules).usage_from_openai_response(true));
+    let layer = build(throttling(rules).usage_from_answers(true));
     let left = || layer.handle().snapshot().limits[0].remaining;
     let count = async |Extension(usage): Extension<Usage>| {
         usage.settle(10);

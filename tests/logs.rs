@@ -178,7 +178,7 @@ async fn a_report_that_cannot_be_true_is_told() {
     let tokens = Limits::new().tokens(Rate::per_second(1_000).burst(1_000));
     let rules = Rules::new().route("GET /chat", tokens);
     let layer = ThrottleLayer::builder(rules.estimate(Estimate::fixed(100)))
-        .usage_from_openai_response(true)
+        .usage_from_answers(true)
         .build()
         .expect("good rules");
     let serve = service_fn(|_: Request<Empty<Bytes>>| async {

@@ -247,7 +247,7 @@ async fn it_is_told_to_other_programs() {
             "remaining": 0, "owed": 0, "in_flight": null,
             "waiting": 0, "admitted": 2, "refused": 1, "would_refuse": 0, "waited": 0,
         }],
-        "routes": [{ "route": "$default", "admitted": 2, "exempt": 0, "degraded": 0, "refused": 1, "would_refuse": 0, "implausible_usage": 0, "expired": 0, "refunded": 0 }],
+        "routes": [{ "route": "$default", "admitted": 2, "exempt": 0, "degraded": 0, "refused": 1, "would_refuse": 0, "expired": 0, "refunded": 0, "missing_usage": { "encoding": 0, "cut": 0, "absent": 0, "malformed": 0, "implausible": 0 } }],
         "overflowed": 0,
         "without_address": 0,
         "unknown_plans": 0,

@@ -422,7 +422,7 @@ async fn charged_for(
         std::future::ready(Ok::<_, Infallible>(response))
     };
     let rules = budget(Rate::per_hour(1).burst(1_000));
-    let layer = build(throttling(rules).usage_from_openai_response(true));
+    let layer = build(throttling(rules).usage_from_answers(true));
     let request = |tokens: u64| {
         let request = Request::post("/").header("x-tokens", tokens);
         request.body(Body::empty()).expect("a request")
@@ -772,7 +772,7 @@ async fn reports_that_can_be_true_are_owed_and_others_are_counted() {
     let rules = Rules::new()
         .default_route(Limits::new().tokens(Rate::per_second(1_000_000).burst(1_000)))
         .estimate(Estimate::fixed(100));
-    let layer = build(throttling(rules).usage_from_openai_response(true));
+    let layer = build(throttling(rules).usage_from_answers(true));
     let serve = |request: Request<Body>| {
         let total = request.uri().query().expect("a total");
         let mut response = Response::new(Body::from(report(total.parse().expect("a number"))));
@@ -792,7 +792,7 @@ async fn reports_that_can_be_true_are_owed_and_others_are_counted() {
     };
     let counted = || {
         let routes = layer.handle().snapshot().routes;
-        let counted = routes.iter().map(|route| route.implausible_usage);
+        let counted = routes.iter().map(|route| route.missing_usage.implausible);
         counted.sum::<u64>()
     };
     // The context of the largest model: ten seconds of what the rate gives.
@@ -814,11 +814,7 @@ async fn a_guard_keeps_the_account_open_beyond_the_answer() {
             .keep(true);
         let rules = Rules::new().route("POST /", limits);
         let builder = throttling(rules.estimate(Estimate::by_header("x-tokens")));
-        let throttle = build(
-            builder
-                .usage_from_openai_response(true)
-                .track_in_flight(true),
-        );
+        let throttle = build(builder.usage_from_answers(true).track_in_flight(true));
         let handle = throttle.handle();
         let left = || handle.snapshot().limits[0].remaining;
         let guards = Arc::new(Mutex::new(Vec::<KeptRequest>::new()));

@@ -344,7 +344,7 @@ impl Hold {
     /// its task and by the end of the runtime, as all values are. One that is never dropped holds its slots forever:
     /// [`keep_at_most`](Self::keep_at_most) bounds it.
     ///
-    /// While a guard is kept, the [usage](crate::ThrottleLayerBuilder::usage_from_openai_response) that the response
+    /// While a guard is kept, the [usage](crate::ThrottleLayerBuilder::usage_from_answers) that the response
     /// reports is added to the account, as by [`Usage::add`](crate::Usage::add), and does not settle it.
     pub fn keep(&self) -> Option<KeptRequest> {
         self.keep_for(None)

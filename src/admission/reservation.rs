@@ -53,6 +53,7 @@ use crate::{
     limit::{Limit, Unit, price::PriceClass, token_demand::TokenDemand, token_usage::TokenUsage},
     limiter::{
         limit_set::{BoundLimit, Demand},
+        missing_reason::MissingReason,
         readings::LimitReadings,
     },
     sync::Mutex,
@@ -240,18 +241,10 @@ impl TokenReservation {
 
     /// Settles at the tokens that an answer of `passed` bytes reports, or adds them if a guard keeps the request.
     ///
-    /// A report is not believed if it is above what was reserved, what these bytes can carry and what may have gone
-    /// unseen, together: it is counted as implausible, and changes nothing.
+    /// A report above the [most](Self::most) is not believed, and changes nothing.
     pub(crate) fn settle_reported(&self, total: TokenUsage, passed: u64) -> Report {
-        let of_tokens = self.entries();
-        let of_tokens = of_tokens.filter(|(_, bound)| bound.limit.measure.is_of_tokens());
-        let reserved = of_tokens.map(|(entry, _)| entry.reserved).max();
-        let most = (reserved.unwrap_or(0))
-            .saturating_add(passed.saturating_mul(Self::PER_BYTE))
-            .saturating_add(Self::UNSEEN);
+        let most = self.most(passed);
         if total.total() > most && !self.with(|state| state.is_settled) {
-            let limit_set = &self.origin.limit_set;
-            limit_set.counters.implausible.add(1);
             return Report::Implausible { most };
         }
         match self.with(|state| state.is_kept) {
@@ -259,6 +252,27 @@ impl TokenReservation {
             false => self.settle(total),
         };
         Report::Settled
+    }
+
+    /// Returns the most tokens that a request whose answer has so many bytes can have used: what was reserved, what
+    /// these bytes can carry and what may have gone unseen, together.
+    pub(crate) fn most(&self, passed: u64) -> u64 {
+        let of_tokens = self.entries();
+        let of_tokens = of_tokens.filter(|(_, bound)| bound.limit.measure.is_of_tokens());
+        let reserved = of_tokens.map(|(entry, _)| entry.reserved).max();
+        (reserved.unwrap_or(0))
+            .saturating_add(passed.saturating_mul(Self::PER_BYTE))
+            .saturating_add(Self::UNSEEN)
+    }
+
+    /// Counts an answer whose usage was not read. `false`, and nothing is counted, if the reservation was settled.
+    pub(crate) fn missed(&self, reason: MissingReason) -> bool {
+        let is_open = self.with(|state| !state.is_settled);
+        if is_open {
+            let counters = &self.origin.limit_set.counters;
+            counters.missing_usage[reason as usize].add(1);
+        }
+        is_open
     }
 
     /// Ends a reservation whose answer has reported no total, after `read` was seen of it. With `has_input`, that

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -163,16 +163,20 @@ pub(crate) struct ReadAdmission {
 }
 
 impl Held {
-    /// Reads the usage that the response with these header fields reports as well. A response that reports nothing,
-    /// such as a compressed one, is not read.
+    /// Reads the usage that the response with this status and these header fields reports as well.
     #[cold]
-    pub(crate) fn read(self, headers: &HeaderMap, listener: Arc<dyn ReportListener>) -> Self {
-        match (self, UsageReader::of(headers, listener)) {
-            (Self::Admission(admission), Some(reader)) => Self::Read(Box::new(ReadAdmission {
-                reader: Some(reader),
+    pub(crate) fn read(
+        self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        listener: Arc<dyn ReportListener>,
+    ) -> Self {
+        match self {
+            Self::Admission(admission) => Self::Read(Box::new(ReadAdmission {
+                reader: Some(UsageReader::new(status, headers, listener)),
                 admission,
             })),
-            (held, _) => held,
+            held => held,
         }
     }
 }
@@ -192,7 +196,7 @@ impl Guard for Held {
             Self::Slot(slot) => drop(slot),
             Self::Admission(admission) => admission.complete(),
             Self::Read(mut read) => {
-                read.settle();
+                read.settle(true);
                 read.admission.complete();
             }
         }
@@ -200,19 +204,20 @@ impl Guard for Held {
 }
 
 impl ReadAdmission {
-    fn settle(&mut self) {
+    /// Settles, after the body has `ended` or was cut short.
+    fn settle(&mut self, ended: bool) {
         if let (Some(reader), Some(reservation)) =
             (self.reader.take(), self.admission.reservation())
         {
             self.admission.close();
-            reader.settle(reservation);
+            reader.settle(reservation, ended);
         }
     }
 }
 
 impl Drop for ReadAdmission {
     fn drop(&mut self) {
-        self.settle();
+        self.settle(false);
     }
 }
 

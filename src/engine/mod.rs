@@ -90,7 +90,7 @@ impl Engine {
             asker,
             rate_limit_headers: false,
             decision: DecisionIn::Nowhere,
-            usage_from_answer: false,
+            usage_from_answers: false,
             rejection: None,
             ..self.options.clone()
         };

@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// True if requests that are refused together are told different waits.
     pub(crate) stagger_retry_after: bool,
     /// True if answers are read for their reports of model tokens.
-    pub(crate) usage_from_answer: bool,
+    pub(crate) usage_from_answers: bool,
     /// The framing of refusals. It may have all requests count as gRPC.
     pub(crate) protocol: Protocol,
     /// True if gRPC refusals tell a wait in `grpc-retry-pushback-ms`.
@@ -64,7 +64,7 @@ impl Default for Options {
             rate_limit_headers: true,
             decision: DecisionIn::default(),
             stagger_retry_after: false,
-            usage_from_answer: false,
+            usage_from_answers: false,
             protocol: Protocol::default(),
             grpc_retry_pushback: false,
             rejection: None,
@@ -85,7 +85,7 @@ impl fmt::Debug for Options {
             rate_limit_headers,
             decision,
             stagger_retry_after,
-            usage_from_answer,
+            usage_from_answers,
             protocol,
             grpc_retry_pushback,
             rejection,
@@ -106,7 +106,7 @@ impl fmt::Debug for Options {
             .field("store_deadline", store_deadline)
             .field("lease", lease)
             .field("track_in_flight", track_in_flight)
-            .field("usage_from_answer", usage_from_answer)
+            .field("usage_from_answers", usage_from_answers)
             .field("protocol", protocol)
             .field("grpc_retry_pushback", grpc_retry_pushback)
             .field(

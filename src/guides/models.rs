@@ -89,8 +89,65 @@
 //! - An estimate above the burst is admitted, since it is a guess. A limit reserves at most its burst, and at most half
 //!   of it in a shared bucket ([`max_reservation_percent`](crate::Limits::max_reservation_percent)).
 //!   [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) rejects larger requests.
-//! - `ThrottleLayer::builder(rules).usage_from_openai_response(true)` reads `usage.total_tokens` from responses as
-//!   they pass, for handlers that cannot be changed.
+//! - `ThrottleLayer::builder(rules).usage_from_answers(true)` reads the usage from responses as they pass, for handlers
+//!   that cannot be changed.
+//!
+//! # Usage from answers
+//!
+//! [`usage_from_answers`](crate::ThrottleLayerBuilder::usage_from_answers) reads the formats below. The names of their
+//! members tell them apart, so there is no setting.
+//!
+//! | API | report | cached input |
+//! |---|---|---|
+//! | OpenAI: chat, completions, embeddings, audio, images | `usage` | inside, in `prompt_tokens_details` |
+//! | OpenAI Responses | `usage`; in streams `response.usage` | inside, in `input_tokens_details` |
+//! | Anthropic Messages | `usage`; in streams the largest counts of `message.usage` and `usage` | beside |
+//! | Gemini | the largest counts of `usageMetadata` | inside |
+//! | Bedrock Converse, as JSON | `usage` | beside |
+//! | Cohere | `billed_units` in `meta`, `usage` or `delta.usage` | |
+//! | Ollama | `prompt_eval_count`, `eval_count` | |
+//! | llama.cpp | `usage`, or `tokens_evaluated` and `tokens_predicted`, or `timings` | `cache_n` of `timings` |
+//!
+//! - Media types: `application/json` with one answer or an array of chunks, `text/event-stream`, and
+//!   `application/x-ndjson` (or `application/ndjson`, `application/jsonl`, `application/stream+json`).
+//! - Cached input inside of a count is subtracted from it, so that the kinds of a
+//!   [`TokenUsage`](crate::usage::TokenUsage) do not overlap. Reasoning counts as output, results of tools as input.
+//! - A total beyond its parts counts as output. A total alone counts as tokens of
+//!   [no kind in particular](crate::usage::TokenUsage::undivided). An answer without text may report its input alone.
+//! - A number counts if it is written as a non-negative integer of at most 2⁶⁴ − 1: not `12.0`, `1e3` or `"12"`. Zero
+//!   is a count.
+//! - The counts of a stream are cumulative. Its report is final if no text follows it. Counts of an answer that is cut
+//!   short after events which had text and counts together, as Gemini's have, are not final.
+//! - Text is what the members for content have: `content`, `text`, `reasoning_content`, `thinking`, `refusal`, the
+//!   arguments of tools and others in `choices`, `candidates`, `delta`, `message`, `content`, `content_block`, `output`
+//!   and `token`, and a string in `delta`, `response` or `content`.
+//!
+//! A client may decide by its request whether there is a report to read:
+//!
+//! | request | charged |
+//! |---|---|
+//! | a stream without `stream_options.include_usage` | the reservation, or the input and the text if that is more |
+//! | the client goes away before the report | the same |
+//! | `Accept-Encoding`, with compression inside of the throttle | the reservation; of a stream at least bytes ÷ 4 |
+//! | another format, such as `response_format: text` of transcriptions | the reservation |
+//! | `HEAD` | the reservation |
+//! | `Range`, where the inner service serves parts of JSON | the reservation, or the text if that is more |
+//!
+//! To have compression and reports, add the compression outside of the throttle:
+//!
+//! ```
+//! use tower::ServiceBuilder;
+//! use tower_http::compression::CompressionLayer;
+//! use tower_throttle::{Rules, ThrottleLayer};
+//!
+//! let throttle = ThrottleLayer::builder(Rules::new()).usage_from_answers(true).build()?;
+//! let layers = ServiceBuilder::new().layer(CompressionLayer::new()).layer(throttle);
+//! # let _ = layers;
+//! # Ok::<(), tower_throttle::RulesError>(())
+//! ```
+//!
+//! A gRPC handler [settles](crate::Usage::settle_tokens) its usage itself. If a handler [keeps](crate::body::Hold) its
+//! request, the usage that the response reports is added to the account, which stays open.
 //!
 //! # Refusals that clients obey
 //!

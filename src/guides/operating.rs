@@ -14,8 +14,8 @@
 //! | `throttle_wait_seconds` | histogram | `route`, `model` | seconds in a queue, of requests that had to wait |
 //! | `throttle_model_unread_total` | counter | `reason` | requests whose model was not read, by an [`UnreadReason`](crate::facts::UnreadReason) |
 //! | `throttle_body_timeout_total` | counter | `missing` | requests that a [peek layer](crate::peek) answered because the `body` did not arrive, or there was no `room` for it |
-//! | `throttle_usage_implausible_total` | counter | `route` | responses whose reported usage was not believed |
 //! | `throttle_kept_expired_total` | counter | `route` | requests that were ended at the bound of [`Hold::keep_at_most`](crate::body::Hold::keep_at_most) |
+//! | `throttle_usage_missing_total` | counter | `route`, `reason` | successful responses whose usage was not read: `encoding`, `cut`, `absent`, `malformed`, `implausible`, as in [`MissingUsage`](crate::snapshot::MissingUsage) |
 //! | `throttle_store_up` | gauge | | 1 if the store answers, otherwise 0 |
 //! | `throttle_store_errors_total` | counter | | calls to the store that failed or were not answered in time |
 //! | `throttle_store_outage_total` | counter | `outcome` | requests decided without it: `admit`, `refuse`, `local` |
@@ -46,6 +46,7 @@
 //! | info | a request was charged to a second budget | as above; `limit` would have refused, with a wait of `wait_ms` |
 //! | info | the throttle's rules were reloaded | `changes`: how many; `told`: which, in at most 2,048 bytes |
 //! | debug | one change of a reload | `limit` or `setting`: its name |
+//! | info | the usage of model tokens was not read from an answer | `route`, `reason`, `suppressed` |
 //! | warn | an answer reports an implausible number of model tokens | `route`, `reported`, `most`, `suppressed` |
 //! | warn | a request was kept for longer than `keep_at_most` allows | `route`, `suppressed` |
 //! | warn | the store is down; the store is up again | `error`: the cause, of the first |
@@ -56,11 +57,11 @@
 //! | error | a file of rules was not reloaded, with the cause; the file is no longer followed; the listener to its changes panicked | |
 //! | warn | changes of a file of rules cannot be watched; the file is only polled | |
 //!
-//! Refusals, second budgets, implausible reports, kept requests that expire and failing buckets are each logged at most
-//! ten times a second; `suppressed` counts those left out since the last. `limit` holds the names of all limits that
-//! refused, separated by commas. It is absent if the store could not decide or the throttle is closed, as the message
-//! then says. `plan` is absent for a client without one, `model` for a request that is not charged by model, and
-//! `wait_ms` if waiting does not help. The rows about a file name it in their messages (feature `watch`).
+//! Refusals, second budgets, missing and implausible reports, kept requests that expire and failing buckets are each
+//! logged at most ten times a second; `suppressed` counts those left out since the last. `limit` holds the names of all
+//! limits that refused, separated by commas. It is absent if the store could not decide or the throttle is closed, as
+//! the message then says. `plan` is absent for a client without one, `model` for a request that is not charged by model,
+//! and `wait_ms` if waiting does not help. The rows about a file name it in their messages (feature `watch`).
 //!
 //! To log requests, let the throttle insert the [`Decision`](crate::Decision) into the response's extensions. It holds
 //! no text that a client chose:

@@ -7,14 +7,16 @@ mod literal;
 mod name;
 mod nesting;
 mod number;
+mod skip;
 pub(crate) mod word;
 
-pub(crate) use self::{literal::Literal, name::Name, nesting::Nesting, number::NumberPart};
+pub(crate) use self::{
+    literal::Literal,
+    name::Name,
+    nesting::Nesting,
+    number::NumberPart,
+    skip::{StringPart, digits_len, line_len, plain_len, string_part},
+};
 
 /// The most arrays and objects inside each other, which is also what serde_json reads.
 pub(crate) const DEPTH: u8 = 127;
-
-/// Returns whether a byte is white space between two tokens.
-pub(crate) fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}

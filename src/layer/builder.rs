@@ -114,21 +114,32 @@ impl ThrottleLayerBuilder {
     /// Sets whether the model tokens of a request are read from its answer as the answer passes, for handlers that
     /// cannot be changed. Default: `false`. Of use only with a limit of [tokens](crate::Limits::tokens).
     ///
-    /// The count of a JSON answer is the `usage.total_tokens` of OpenAI's API. The count of a stream of events
-    /// (`text/event-stream`) is the last such total. A stream has a total only if the request asked for it, with
-    /// `stream_options: {"include_usage": true}`. Without a total, the count is the sum of `prompt_tokens` and
-    /// `completion_tokens`, or of `input_tokens` and `output_tokens`. The reservation is settled at the count when the
-    /// response ends, unless the handler has settled it. A compressed answer, an answer of another type, and one
-    /// without a count leave the reservation unchanged. Reading delays and copies nothing, and takes a few hundred
-    /// bytes of memory.
+    /// The reservation is settled at the reported usage when the response ends, unless the handler has settled it. The
+    /// guide [Serving models](crate::guides::models#usage-from-answers) lists the formats that are read: those of
+    /// OpenAI, Anthropic, Gemini, Bedrock's Converse, Cohere, Ollama and llama.cpp, as one JSON text, as a stream of
+    /// events or as lines. Reading delays and copies nothing, allocates nothing for a frame, and takes about half a KiB
+    /// of memory.
     ///
-    /// A count is believed up to the sum of the reservation, four tokens for each byte of the answer, and 16,777,216
+    /// # Answers without a report
+    ///
+    /// Without a report nothing comes back. The request owes the larger of its reservation and of its input with the
+    /// output that was sent: the reported input, or else the estimated one, and a token for every four bytes of text,
+    /// at least one for an event with text. So a client pays for what it received if it goes away early, or does not
+    /// ask for the report (OpenAI's `stream_options`). A stream of events that is compressed, or whose data is not JSON,
+    /// counts with all its bytes. Of other answers that are not read, the reservation stands.
+    ///
+    /// Successful answers without a report are counted by reason in
+    /// [`RouteSnapshot::missing_usage`](crate::snapshot::RouteSnapshot::missing_usage), and logged.
+    ///
+    /// Place compression outside of the throttle, so that answers pass the throttle before they are compressed.
+    ///
+    /// # Implausible reports
+    ///
+    /// A report is believed up to the sum of the reservation, four tokens for each byte of the answer, and 16,777,216
     /// tokens without a byte (a context of ten million tokens, the largest of a model, and hidden reasoning). A larger
-    /// count is ignored, counted in snapshots
-    /// ([`RouteSnapshot::implausible_usage`](crate::snapshot::RouteSnapshot::implausible_usage)), and logged. A count
-    /// that a handler [settles](crate::Usage::settle) is always charged.
-    pub fn usage_from_openai_response(self, read: bool) -> Self {
-        self.with(|options| options.usage_from_answer = read)
+    /// one counts as none. A count that a handler [settles](crate::Usage::settle) is always charged.
+    pub fn usage_from_answers(self, read: bool) -> Self {
+        self.with(|options| options.usage_from_answers = read)
     }
 
     /// Sets the framing of refusals. Default: [`Protocol::Auto`].

@@ -6,8 +6,9 @@
 //!
 //! # Callers
 //!
-//! The engine counts admitted and refused requests, `limiter/queue` waiting ones, `admission` implausible reports and
-//! expired requests, and [`LimitSet`](super::limit_set::LimitSet) shadows; it also adds admitted requests to its limits. `observe` reads the
+//! The engine counts admitted and refused requests, `limiter/queue` waiting ones, `admission` answers without usage,
+//! expired and refunded requests, and [`LimitSet`](super::limit_set::LimitSet) shadows; it also adds admitted requests to
+//! its limits. `observe` reads the
 //! counters.
 //!
 //! # Memory ordering
@@ -24,6 +25,7 @@ use std::{
     },
 };
 
+use super::missing_reason::MissingReason;
 use crate::sync::AtomicU64 as SeatBits;
 
 /// A number that many threads count up, from zero.
@@ -234,12 +236,13 @@ pub(crate) struct Counters {
     /// Entries into a wait queue for this limit. A request that moves to another queue counts once in each. Counted
     /// for limits alone.
     pub(crate) waited: Counter,
-    /// Answers whose report of model tokens was implausible. Counted for routes alone.
-    pub(crate) implausible: Counter,
     /// Requests that were ended at the bound for which their handlers kept them. Counted for routes alone.
     pub(crate) expired: Counter,
     /// Requests whose failures were refunded.
     pub(crate) refunded: Counter,
+    /// Answers whose usage was not read, by [`MissingReason`](super::missing_reason::MissingReason). Counted for routes
+    /// alone.
+    pub(crate) missing_usage: [Counter; MissingReason::ALL],
     /// Requests that wait for this limit now: the one count that falls again, when a `Waiter` is dropped or moves.
     pub(crate) waiting: Counter,
 }

@@ -49,6 +49,7 @@ pub(crate) mod client_table;
 pub(crate) mod counters;
 pub(crate) mod limit_set;
 pub(crate) mod meter_history;
+pub(crate) mod missing_reason;
 pub(crate) mod plain;
 pub(crate) mod queue;
 pub(crate) mod readings;

@@ -5,7 +5,10 @@ use metrics::{
     describe_histogram, gauge, histogram,
 };
 
-use crate::{clock::Nanos, limiter::limit_set::LimitSet};
+use crate::{
+    clock::Nanos,
+    limiter::{limit_set::LimitSet, missing_reason::MissingReason},
+};
 
 /// The counters of one rule's requests: bound once to the recorder, so that counting looks nothing up.
 #[derive(Clone)]
@@ -75,9 +78,10 @@ impl Meters {
     }
 }
 
-/// Counts an answer that has reported more model tokens than it can have used.
-pub(crate) fn implausible(route: &str) {
-    counter!("throttle_usage_implausible_total", "route" => route.to_owned()).increment(1);
+/// Counts an answer whose usage was not read.
+pub(crate) fn missing_usage(route: &str, reason: MissingReason) {
+    let (route, reason) = (route.to_owned(), reason.as_str());
+    counter!("throttle_usage_missing_total", "route" => route, "reason" => reason).increment(1);
 }
 
 /// Counts a request that was ended at the bound for which its handler kept it.
@@ -164,8 +168,8 @@ pub(crate) fn describe() {
             "Requests that a shadow would have refused",
         ),
         (
-            "throttle_usage_implausible_total",
-            "Answers that reported more model tokens than they can have used",
+            "throttle_usage_missing_total",
+            "Answers that should have reported their usage, and were charged without",
         ),
         (
             "throttle_kept_expired_total",

@@ -27,13 +27,19 @@ use self::meters::StoreMeters;
 pub(crate) use self::meters::{Meters, body_timed_out, describe, unread_model};
 use crate::{
     clock::Nanos,
+    limiter::missing_reason::MissingReason,
     store::client::{Event, OnOutage},
     usage::ReportListener,
 };
 
 impl ReportListener for Log {
+    fn missing(&self, route: &str, now: Nanos, reason: MissingReason) {
+        meters::missing_usage(route, reason);
+        self.missing_usage(route, now, reason);
+    }
+
     fn implausible(&self, route: &str, now: Nanos, reported: u64, most: u64) {
-        meters::implausible(route);
+        meters::missing_usage(route, MissingReason::Implausible);
         self.implausible_usage(route, now, reported, most);
     }
 }

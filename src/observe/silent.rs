@@ -3,7 +3,10 @@
 use crate::{
     clock::Nanos,
     decision::{Degraded, Denial},
-    limiter::limit_set::{BoundLimit, LimitSet},
+    limiter::{
+        limit_set::{BoundLimit, LimitSet},
+        missing_reason::MissingReason,
+    },
     rules::Changes,
     store::StoreError,
 };
@@ -19,6 +22,8 @@ impl Log {
     pub(crate) fn refused_by(&self, _: &BoundLimit, _: &LimitSet, _: Nanos, _: Nanos) {}
 
     pub(crate) fn degraded(&self, _: &Degraded, _: &LimitSet, _: Nanos) {}
+
+    pub(crate) fn missing_usage(&self, _: &str, _: Nanos, _: MissingReason) {}
 
     pub(crate) fn implausible_usage(&self, _: &str, _: Nanos, _: u64, _: u64) {}
 

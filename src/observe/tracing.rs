@@ -13,7 +13,10 @@ use crate::{
     clock::{Nanos, nanos},
     decision::{Degraded, Denial, Failure},
     error::Chain,
-    limiter::limit_set::{BoundLimit, LimitSet},
+    limiter::{
+        limit_set::{BoundLimit, LimitSet},
+        missing_reason::MissingReason,
+    },
     rules::Changes,
     store::StoreError,
 };
@@ -29,6 +32,7 @@ pub(crate) struct Log {
     degraded: Sampler,
     reports: Sampler,
     expiries: Sampler,
+    missing: Sampler,
     bucket_failures: Sampler,
     unaddressed: OnceLock<()>,
     unplanned: OnceLock<()>,
@@ -125,6 +129,23 @@ impl Log {
             return None;
         }
         self.refusals.tells(now)
+    }
+
+    /// The usage of a request was not read from its answer. Told as often as refusals are.
+    pub(crate) fn missing_usage(&self, route: &str, now: Nanos, reason: MissingReason) {
+        if !event_enabled!(target: TARGET, Level::INFO, message, route, reason, suppressed) {
+            return;
+        }
+        if let Some(suppressed) = self.missing.tells(now) {
+            info!(
+                target: TARGET,
+                route,
+                reason = reason.as_str(),
+                suppressed,
+                "the usage of model tokens was not read from an answer; the reservation is charged, or what was sent if \
+                 that is more"
+            );
+        }
     }
 
     /// An answer has reported more model tokens than it can have used. Told as often as refusals are.

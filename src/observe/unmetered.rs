@@ -1,6 +1,9 @@
 //! Nobody counts.
 
-use crate::{clock::Nanos, limiter::limit_set::LimitSet};
+use crate::{
+    clock::Nanos,
+    limiter::{limit_set::LimitSet, missing_reason::MissingReason},
+};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Meters;
@@ -23,7 +26,7 @@ impl Meters {
     pub(crate) fn waited(&self, _: Nanos) {}
 }
 
-pub(crate) fn implausible(_: &str) {}
+pub(crate) fn missing_usage(_: &str, _: MissingReason) {}
 
 pub(crate) fn expired(_: &str) {}
 

@@ -311,13 +311,6 @@ struct Held {
     is_read: bool,
 }
 
-/// The end of an exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Whole,
-    Cut,
-}
-
 struct World {
     written: Written,
     layer: ThrottleLayer,
@@ -357,7 +350,7 @@ impl World {
                 true => DecisionIn::Both,
                 false => DecisionIn::Nowhere,
             })
-            .usage_from_openai_response(written.reads_usage);
+            .usage_from_answers(written.reads_usage);
         if bit(6) {
             builder = builder.rejection(Dialect::OpenAi);
         }
@@ -465,7 +458,7 @@ impl World {
                         assert!(is_admitted && script.fails);
                         assert_eq!(error, Broken(0));
                         *stage = Stage::Over;
-                        self.over(number, End::Cut);
+                        self.over(number);
                     }
                     Ok(response) => {
                         assert!(!is_admitted || !script.fails, "an error is not an answer");
@@ -507,21 +500,21 @@ impl World {
                         return;
                     }
                 };
-                let end = match (frame, sent) {
-                    (None, None) => Some(End::Whole),
+                let has_ended = match (frame, sent) {
+                    (None, None) => true,
                     (Some(Err(frame)), Some(Err(sent))) => {
                         assert_eq!(frame, sent, "the error");
-                        Some(End::Cut)
+                        true
                     }
                     (Some(Ok(frame)), Some(Ok(sent))) => {
                         assert_eq!(frame.data_ref(), sent.data_ref(), "the data");
                         assert_eq!(frame.trailers_ref(), sent.trailers_ref(), "the trailers");
-                        (sent.is_trailers() || is_over).then_some(End::Whole)
+                        sent.is_trailers() || is_over
                     }
                     (frame, sent) => panic!("{frame:?} in the place of {sent:?}"),
                 };
-                if let Some(end) = end {
-                    self.over(number, end);
+                if has_ended {
+                    self.over(number);
                 }
             }
             Stage::Over => {}
@@ -531,7 +524,7 @@ impl World {
     fn drop(&mut self, number: usize) {
         let stage = std::mem::replace(&mut self.exchanges[number].stage, Stage::Over);
         drop(stage);
-        self.over(number, End::Cut);
+        self.over(number);
     }
 
     /// The handler counts model tokens, or settles them.
@@ -557,7 +550,7 @@ impl World {
     }
 
     /// An exchange is over. What it has ended with is settled, and known to its handler.
-    fn over(&mut self, number: usize, end: End) {
+    fn over(&mut self, number: usize) {
         let Some(held) = self.exchanges[number].held.take() else {
             return;
         };
@@ -566,23 +559,25 @@ impl World {
         };
         assert!(!usage.add(1) && !usage.settle(1), "it is settled by now");
         let reported = usage.used();
-        let is_reported = held.is_read && !held.is_settled && reported != held.counted;
-        let charged = match (held.is_settled, end) {
-            (true, _) => held.counted,
-            _ if is_reported => reported,
-            (_, End::Cut) if held.counted > 0 => held.counted,
-            _ => held.charged(),
-        };
+        let may_be_reported = held.is_read && !held.is_settled;
         assert!(
-            is_reported || reported == held.counted,
+            may_be_reported || reported == held.counted,
             "{reported} were not counted"
         );
-        // A report of as many as were counted cannot be told from none, but by what is charged.
         let before = self.charged.get();
+        let charged = match held.is_settled {
+            true => held.counted,
+            // At the report; without one, at no less than what is held, and at what was sent if that is more.
+            false if may_be_reported => {
+                let charged = self.owed() - before - self.reserved();
+                let is_report = charged == reported;
+                assert!(is_report || charged >= held.charged(), "R23: {charged}");
+                charged
+            }
+            // However it ends.
+            false => held.charged(),
+        };
         self.charged.set(before + charged);
-        if held.is_read && !held.is_settled && self.owed() != before + charged + self.reserved() {
-            self.charged.set(before + reported);
-        }
     }
 
     /// Returns the units with which the bucket of model tokens is charged.

@@ -100,7 +100,7 @@ impl PolicyLimits {
         match self.estimated {
             None => {
                 let settle = "the cost of an answer is counted by a handler's `Usage`, or read from the answer with \
-                              `ThrottleLayerBuilder::usage_from_openai_response`";
+                              `ThrottleLayerBuilder::usage_from_answers`";
                 self.warn(policy.warning("", settle));
                 if estimated {
                     self.warn(policy.warning(attribute, BY_LENGTH));

@@ -13,6 +13,7 @@ use crate::{
     limiter::{
         counters::Counters,
         limit_set::{BoundLimit, Storage},
+        missing_reason::MissingReason,
     },
 };
 
@@ -99,14 +100,57 @@ pub struct RouteSnapshot {
     pub refused: u64,
     /// Refusals that shadows would have caused.
     pub would_refuse: u64,
-    /// Answers with an implausible report of model tokens, which was not charged; see
-    /// [`ThrottleLayerBuilder::usage_from_openai_response`](crate::ThrottleLayerBuilder::usage_from_openai_response).
-    pub implausible_usage: u64,
     /// Requests that were ended at the bound for which their handlers kept them; see
     /// [`Hold::keep_at_most`](crate::body::Hold::keep_at_most).
     pub expired: u64,
     /// The requests whose failure was [refunded](crate::Limits::refund_failures).
     pub refunded: u64,
+    /// Answers whose usage was not read, though it should have been; see
+    /// [`ThrottleLayerBuilder::usage_from_answers`](crate::ThrottleLayerBuilder::usage_from_answers).
+    pub missing_usage: MissingUsage,
+}
+
+/// Successful answers (status 2xx) whose usage of model tokens was not read, by reason.
+///
+/// Each is charged with its reservation, or with what was sent if that is more. Answers whose handler has settled the
+/// [`Usage`](crate::Usage) are not counted, nor are those without a body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissingUsage {
+    /// The answer was compressed, or of a media type that is not read.
+    pub encoding: u64,
+    /// The answer was cut short before its report: the client went away, or the body failed.
+    pub cut: u64,
+    /// The answer came to its end without a report.
+    pub absent: u64,
+    /// The answer had data that is not JSON, though its media type says so.
+    pub malformed: u64,
+    /// The report was more than the request can have used.
+    pub implausible: u64,
+}
+
+impl MissingUsage {
+    /// Returns the number of all of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self {
+            encoding,
+            cut,
+            absent,
+            malformed,
+            implausible,
+        } = self;
+        encoding + cut + absent + malformed + implausible
+    }
+
+    fn add(&mut self, counters: &Counters) {
+        let count = |reason| counters.missing_usage[reason as usize].get();
+        self.encoding += count(MissingReason::Encoding);
+        self.cut += count(MissingReason::Cut);
+        self.absent += count(MissingReason::Absent);
+        self.malformed += count(MissingReason::Malformed);
+        self.implausible += count(MissingReason::Implausible);
+    }
 }
 
 impl RouteSnapshot {
@@ -118,17 +162,17 @@ impl RouteSnapshot {
             degraded: 0,
             refused: 0,
             would_refuse: 0,
-            implausible_usage: 0,
             expired: 0,
             refunded: 0,
+            missing_usage: MissingUsage::default(),
         }
     }
 
     pub(crate) fn add(&mut self, counters: &Counters) {
         self.admitted += counters.admitted.get();
-        self.implausible_usage += counters.implausible.get();
         self.expired += counters.expired.get();
         self.refunded += counters.refunded.get();
+        self.missing_usage.add(counters);
         self.exempt += counters.exempt.get();
         self.degraded += counters.degraded.get();
         self.refused += counters.refused.get();

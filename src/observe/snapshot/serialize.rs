@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{LimitSnapshot, RouteSnapshot, Snapshot};
+use super::{LimitSnapshot, MissingUsage, RouteSnapshot, Snapshot};
 use crate::limit::{LimitSettings, Scope};
 
 impl Serialize for Snapshot {
@@ -77,9 +77,9 @@ impl Serialize for RouteSnapshot {
             degraded,
             refused,
             would_refuse,
-            implausible_usage,
             expired,
             refunded,
+            missing_usage,
         } = self;
         let mut fields = serializer.serialize_struct("RouteSnapshot", 9)?;
         fields.serialize_field("route", route)?;
@@ -88,9 +88,28 @@ impl Serialize for RouteSnapshot {
         fields.serialize_field("degraded", degraded)?;
         fields.serialize_field("refused", refused)?;
         fields.serialize_field("would_refuse", would_refuse)?;
-        fields.serialize_field("implausible_usage", implausible_usage)?;
         fields.serialize_field("expired", expired)?;
         fields.serialize_field("refunded", refunded)?;
+        fields.serialize_field("missing_usage", missing_usage)?;
+        fields.end()
+    }
+}
+
+impl Serialize for MissingUsage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self {
+            encoding,
+            cut,
+            absent,
+            malformed,
+            implausible,
+        } = self;
+        let mut fields = serializer.serialize_struct("MissingUsage", 5)?;
+        fields.serialize_field("encoding", encoding)?;
+        fields.serialize_field("cut", cut)?;
+        fields.serialize_field("absent", absent)?;
+        fields.serialize_field("malformed", malformed)?;
+        fields.serialize_field("implausible", implausible)?;
         fields.end()
     }
 }

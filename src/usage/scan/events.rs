@@ -1,7 +1,8 @@
 //! An event stream, line by line, as the HTML standard reads it (section 9.2.6, "Interpreting an event
 //! stream").
 
-use super::{json::JsonScanner, position::position};
+use super::{json::JsonScanner, tally::Tally};
+use crate::json::line_len;
 
 /// A scanner of an event stream.
 #[derive(Debug, Clone)]
@@ -9,10 +10,12 @@ pub(super) struct EventStreamScanner {
     line: LineState,
     /// The last byte was a carriage return: a line feed now belongs to the same line end.
     after_return: bool,
+    /// The event has data.
+    has_data: bool,
+    /// The bytes of the event's data.
+    length: u64,
     /// The event's data.
     json: JsonScanner,
-    /// The cost that was told by the last event that told one.
-    total: Option<u64>,
 }
 
 /// The part of a line that was read last.
@@ -37,13 +40,15 @@ impl EventStreamScanner {
         Self {
             line: LineState::Mark(0),
             after_return: false,
-            json: JsonScanner::new(),
-            total: None,
+            has_data: false,
+            length: 0,
+            json: JsonScanner::new(true),
         }
     }
 
-    pub(super) fn total(&self) -> Option<u64> {
-        self.total
+    /// Returns all that was read. An event without its empty line reports nothing, but its text has passed.
+    pub(super) fn tally(&self) -> Tally {
+        self.json.tally(self.length)
     }
 
     pub(super) fn read(&mut self, mut bytes: &[u8]) {
@@ -56,10 +61,21 @@ impl EventStreamScanner {
                 }
             }
             bytes = match self.line {
-                LineState::Data | LineState::Other => self.rest_of_line(bytes),
+                LineState::Data => {
+                    let rest = self.json.read::<true>(bytes);
+                    self.length += (bytes.len() - rest.len()) as u64;
+                    self.line_end(rest)
+                }
+                LineState::Other => self.line_end(&bytes[line_len(bytes)..]),
                 _ if is_line_end(byte) => {
                     self.end_line(byte);
                     rest
+                }
+                // Nearly all lines begin so.
+                LineState::Field(0) if bytes.starts_with(b"data: ") => {
+                    self.begin_data();
+                    self.line = LineState::Data;
+                    &bytes[6..]
                 }
                 LineState::Mark(seen) if MARK.get(seen) == Some(&byte) => {
                     self.line = LineState::Mark(seen + 1);
@@ -74,8 +90,7 @@ impl EventStreamScanner {
                     rest
                 }
                 LineState::Field(seen) if seen == FIELD.len() && byte == b':' => {
-                    // Lines of data are joined with line feeds. One before the first is white space.
-                    self.json.read(b"\n");
+                    self.begin_data();
                     self.line = LineState::Colon;
                     rest
                 }
@@ -91,26 +106,32 @@ impl EventStreamScanner {
         }
     }
 
-    /// Reads the rest of a line whose field is known, and returns the bytes that follow.
-    fn rest_of_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let end = position(bytes, is_line_end);
-        let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
-        if let LineState::Data = self.line {
-            self.json.read(line);
+    /// Begins a line of data. Lines of data are joined with line feeds.
+    fn begin_data(&mut self) {
+        if self.has_data {
+            self.json.read::<false>(b"\n");
+            self.length += 1;
         }
-        let Some((&byte, rest)) = rest.split_first() else {
-            return rest;
-        };
-        self.end_line(byte);
-        rest
+        self.has_data = true;
+    }
+
+    /// Takes the end of a line, if it comes first, and returns the bytes that follow.
+    fn line_end<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        match bytes.split_first() {
+            Some((&byte, rest)) => {
+                self.end_line(byte);
+                rest
+            }
+            None => bytes,
+        }
     }
 
     fn end_line(&mut self, byte: u8) {
         self.after_return = byte == b'\r';
         // A line `data` without a colon is an empty one of data, but that would be white space too.
         if let LineState::Field(0) = self.line {
-            self.total = self.json.total().or(self.total);
-            self.json = JsonScanner::new();
+            self.json.end_text(self.length);
+            (self.has_data, self.length) = (false, 0);
         }
         self.line = LineState::Field(0);
     }

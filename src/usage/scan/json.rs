@@ -1,41 +1,79 @@
-//! One JSON text, read byte by byte for its usage.
+//! JSON texts, read for the usage that they report and for the text of the model.
 //!
-//! The grammar is RFC 8259's. A bit for each open array or object tells what may come next. Names are
-//! looked at only inside the objects on the way to a usage: these are open one inside the other, so the
-//! innermost of them and its depth say whether a byte belongs to it or to something nested in it.
+//! The grammar is RFC 8259's. A bit for each open array or object tells what may come next. Names are looked at only in
+//! the objects on the way to a usage, and where text may be. The former are open one inside the other: the innermost
+//! and its depth say whether a byte belongs to it or to something nested in it.
+//!
+//! A string, a number or a literal name that lies whole in its piece is read at once. What a piece cuts is read on by
+//! state.
 
 use super::{
-    position::position,
-    tokens::{TokenCount, Tokens},
+    answer::AnswerReading,
+    counts::TokenCount,
+    place::{AnswerMember, Container, is_all_text, is_text},
+    tally::Tally,
 };
-use crate::json::{Literal, Name, Nesting, NumberPart, is_space};
+use crate::json::{
+    Literal, Name, Nesting, NumberPart, StringPart, digits_len, line_len, plain_len, string_part,
+};
 
-/// `completion_tokens`
-const LONGEST_NAME: usize = 17;
+/// `cache_creation_input_tokens`
+const LONGEST_NAME: usize = 27;
 
-/// A scanner of one JSON text.
+/// The most objects inside each other on the way to a usage: the answer, `response`, `usage`, and one in it.
+const LONGEST_PATH: usize = 4;
+
+/// A scanner of JSON texts, one after the other.
 #[derive(Debug, Clone)]
 pub(super) struct JsonScanner {
     state: JsonState,
     nesting: Nesting,
-    /// The innermost open object on the way to a usage.
-    place: Container,
-    /// The last name in `place`.
-    member: MemberValue,
-    /// That name, while it is being read.
+    /// The open objects on the way to a usage.
+    path: [Container; LONGEST_PATH],
+    /// As many are open.
+    level: u8,
+    /// One if the answer is an item of an array, or else zero.
+    base: u8,
+    /// The last name in the innermost of them.
+    member: AnswerMember,
+    /// The depth of the value that has text somewhere, and of the one in it that is all text. Zero: none is open.
+    text_depth: u8,
+    all_text_depth: u8,
+    /// A string that comes now is text.
+    is_text: bool,
+    /// All strings below a value that comes now are text.
+    is_all_text: bool,
+    /// Texts are events, which may repeat at the end what they had before.
+    is_event: bool,
+    /// The name that is being read, as far as it could not be taken as it lies in its piece.
     name: Name<LONGEST_NAME>,
     /// The number that is being read, as long as it can count.
     number: Option<u64>,
-    /// The counts of the usage that is being read.
-    tokens: Tokens,
-    /// The total that `usage` told, and below that of `response.usage`.
-    own: Option<u64>,
-    response: Option<u64>,
+    answer: AnswerReading,
+    pub(super) tally: Tally,
+}
+
+/// The place in a text.
+#[derive(Debug, Clone, Copy)]
+enum JsonState {
+    /// Between two tokens.
+    Between(Expected),
+    /// In a string, which is a name or a value.
+    Text(StringRole),
+    Escape(StringRole),
+    /// As many hexadecimal digits are left, and the value of those before.
+    Hex(StringRole, u8, u16),
+    Number(NumberPart),
+    Literal(Literal),
+    /// In `[DONE]`, of which there was so much.
+    Done(u8),
+    /// Nowhere: this was no JSON.
+    Broken,
 }
 
 /// The tokens of JSON that may come next.
-#[derive(Debug, Clone, Copy)]
-enum JsonState {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
     Value,
     /// The same, or the end of the array.
     FirstValue,
@@ -45,231 +83,497 @@ enum JsonState {
     Colon,
     /// A comma, or the end of whatever is open. If nothing is, the text is complete.
     Next,
-    /// More of a string, which is a name or a value.
-    Text(StringRole),
-    Escape(StringRole),
-    /// As many hexadecimal digits, and the value of those before.
-    Hex(StringRole, u8, u16),
-    Number(NumberPart),
-    Literal(Literal),
-    /// Nothing: this was no JSON.
-    Broken,
+}
+
+/// The result of reading a token.
+enum Token {
+    /// It ends there, and this is expected next.
+    Whole(usize, Expected),
+    /// The bytes are read up to there, and the state says what comes.
+    Cut(usize),
+    /// The byte begins none that is expected here.
+    Unexpected,
 }
 
 /// The role of a string that is being read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StringRole {
-    /// A name in `place`.
+    /// A name that may be known.
     Name,
     /// A name somewhere else.
     OtherName,
+    /// A name that is text.
+    TextName,
     Value,
+    /// A value that is text.
+    TextValue,
 }
 
-/// An object on the way to a usage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Container {
-    /// None is open yet.
-    Outside,
-    Answer,
-    Usage,
-    Response,
-    ResponseUsage,
-}
-
-impl Container {
-    /// Returns the number of arrays and objects that are open when this container is the innermost.
-    fn depth(self) -> u8 {
-        match self {
-            Self::Outside => 0,
-            Self::Answer => 1,
-            Self::Usage | Self::Response => 2,
-            Self::ResponseUsage => 3,
-        }
-    }
-
-    fn parent(self) -> Self {
-        match self {
-            Self::Outside | Self::Answer => Self::Outside,
-            Self::Usage | Self::Response => Self::Answer,
-            Self::ResponseUsage => Self::Response,
-        }
-    }
-
-    fn member(self, name: &[u8]) -> MemberValue {
-        match (self, name) {
-            (Self::Answer, b"usage") => MemberValue::Object(Self::Usage),
-            (Self::Answer, b"response") => MemberValue::Object(Self::Response),
-            (Self::Response, b"usage") => MemberValue::Object(Self::ResponseUsage),
-            (Self::Usage | Self::ResponseUsage, name) => {
-                TokenCount::named(name).map_or(MemberValue::Other, MemberValue::Count)
-            }
-            _ => MemberValue::Other,
-        }
-    }
-}
-
-/// The meaning of the value that a member has.
-#[derive(Debug, Clone, Copy)]
-enum MemberValue {
-    Object(Container),
-    Count(TokenCount),
-    Other,
-}
+/// The mark of a stream's end, which is no JSON.
+const DONE: &[u8] = b"[DONE]";
 
 impl JsonScanner {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(is_event: bool) -> Self {
         Self {
-            state: JsonState::Value,
+            state: JsonState::Between(Expected::Value),
             nesting: Nesting::default(),
-            place: Container::Outside,
-            member: MemberValue::Object(Container::Answer),
+            path: [Container::Answer; LONGEST_PATH],
+            level: 0,
+            base: 0,
+            member: AnswerMember::default(),
+            text_depth: 0,
+            all_text_depth: 0,
+            is_text: true,
+            is_all_text: false,
+            is_event,
             name: Name::new(),
             number: None,
-            tokens: Tokens::default(),
-            own: None,
-            response: None,
+            answer: AnswerReading::default(),
+            tally: Tally::default(),
         }
     }
 
-    /// Returns the total that was told, if the text is complete.
-    pub(super) fn total(&self) -> Option<u64> {
+    /// Returns whether the text is complete.
+    #[inline]
+    pub(super) fn is_complete(&self) -> bool {
+        let may_end = match self.state {
+            JsonState::Between(Expected::Next) => true,
+            JsonState::Number(part) => part.may_end(),
+            _ => false,
+        };
+        may_end && self.nesting.depth() == 0
+    }
+
+    /// Returns whether the text is neither JSON nor the mark of an end, nor becomes it.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.state, JsonState::Broken)
+    }
+
+    /// Ends a text of so many bytes, and begins another.
+    #[inline]
+    pub(super) fn end_text(&mut self, length: u64) {
         match self.state {
-            JsonState::Next if self.nesting.depth() == 0 => self.own.or(self.response),
-            _ => None,
+            _ if self.is_complete() => self.answer.end(&mut self.tally),
+            // Nothing but white space.
+            JsonState::Between(Expected::Value) if self.nesting.depth() == 0 => {}
+            JsonState::Done(seen) if usize::from(seen) == DONE.len() => {}
+            _ => self.tally.add_malformed(length),
         }
+        self.reset();
     }
 
-    pub(super) fn read(&mut self, mut bytes: &[u8]) {
-        let mut state = self.state;
-        while let Some((&byte, rest)) = bytes.split_first() {
-            (state, bytes) = match state {
-                JsonState::Text(role) => self.text(role, bytes),
-                JsonState::Number(part) => self.number(part, bytes),
-                JsonState::Broken => break,
-                _ => (self.step(state, byte), rest),
-            };
-        }
-        self.state = state;
+    #[inline]
+    fn reset(&mut self) {
+        self.state = JsonState::Between(Expected::Value);
+        self.nesting = Nesting::default();
+        (self.level, self.base) = (0, 0);
+        (self.text_depth, self.all_text_depth) = (0, 0);
+        (self.is_text, self.is_all_text) = (true, false);
+        self.answer.clear();
     }
 
-    /// Takes a byte that is neither in the plain part of a string nor in a number.
-    fn step(&mut self, state: JsonState, byte: u8) -> JsonState {
-        match (state, byte) {
-            (
-                JsonState::Value
-                | JsonState::FirstValue
-                | JsonState::Name
-                | JsonState::FirstName
-                | JsonState::Colon
-                | JsonState::Next,
-                _,
-            ) if is_space(byte) => state,
-            (JsonState::FirstValue, b']') | (JsonState::FirstName, b'}') => self.close(byte),
-            (JsonState::Value | JsonState::FirstValue, _) => self.value(byte),
-            (JsonState::Name | JsonState::FirstName, b'"') if self.in_place() => {
-                self.name.clear();
-                JsonState::Text(StringRole::Name)
-            }
-            (JsonState::Name | JsonState::FirstName, b'"') => {
-                JsonState::Text(StringRole::OtherName)
-            }
-            (JsonState::Colon, b':') => JsonState::Value,
-            (JsonState::Next, b',') if self.nesting.in_object() => JsonState::Name,
-            (JsonState::Next, b',') if self.nesting.in_array() => JsonState::Value,
-            (JsonState::Next, b']' | b'}') => self.close(byte),
-            (JsonState::Escape(role), _) => self.escape(role, byte),
-            (JsonState::Hex(role, left, value), _) => self.hex(role, left, value, byte),
-            (JsonState::Literal(left), _) if left.begins_with(byte) => {
-                left.rest().map_or(JsonState::Next, JsonState::Literal)
-            }
-            _ => JsonState::Broken,
+    /// Returns all that was read, with so many bytes of a text that has not ended.
+    pub(super) fn tally(&self, length: u64) -> Tally {
+        let mut tally = self.tally.clone();
+        match self.state {
+            JsonState::Broken => tally.add_malformed(length),
+            _ => tally.add_text(self.answer.text),
         }
+        tally
     }
 
-    /// ## Value => (Text | Number | Literal | FirstName | FirstValue)
-    fn value(&mut self, byte: u8) -> JsonState {
-        match byte {
-            b'"' => JsonState::Text(StringRole::Value),
-            b'{' | b'[' => self.open(byte == b'{'),
-            b'-' | b'0'..=b'9' => {
-                self.number = (byte != b'-').then(|| u64::from(byte - b'0'));
-                NumberPart::first(byte).map_or(JsonState::Broken, JsonState::Number)
-            }
-            _ => Literal::after(byte).map_or(JsonState::Broken, JsonState::Literal),
-        }
-    }
-
-    fn open(&mut self, object: bool) -> JsonState {
-        if !self.nesting.has_room() {
-            return JsonState::Broken;
-        }
-        if let (MemberValue::Object(place), true, true) = (self.member, object, self.in_place()) {
-            self.place = place;
-            self.tokens = Tokens::default();
-        }
-        self.nesting.open(object);
-        if object {
-            JsonState::FirstName
+    /// Returns the same of one text that is the whole body: a complete one reports, too.
+    pub(super) fn body_tally(&self) -> Tally {
+        let mut tally = self.tally.clone();
+        if self.is_complete() {
+            self.answer.clone().end(&mut tally);
         } else {
-            JsonState::FirstValue
+            tally.add_text(self.answer.text);
         }
+        tally
     }
 
-    /// ## (FirstName | FirstValue | Next) => Next
-    fn close(&mut self, byte: u8) -> JsonState {
-        if !self.nesting.ends_with(byte) {
-            return JsonState::Broken;
-        }
-        if self.in_place() {
-            match self.place {
-                Container::Usage => self.own = self.tokens.total(),
-                Container::ResponseUsage => self.response = self.tokens.total(),
-                Container::Outside | Container::Answer | Container::Response => {}
+    /// Reads on. If `LINES`, it reads no further than to the end of the line, and returns the bytes from there on.
+    pub(super) fn read<'a, const LINES: bool>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while let Some((&byte, rest)) = bytes.split_first() {
+            let len = match self.state {
+                JsonState::Between(expected) => self.tokens::<LINES>(expected, bytes),
+                JsonState::Number(part) => self.rest_of_number(part, bytes),
+                JsonState::Broken if LINES => return &bytes[line_len(bytes)..],
+                JsonState::Broken => return &[],
+                _ if LINES && is_line_end(byte) => return bytes,
+                JsonState::Text(role) => self.text::<LINES>(role, bytes),
+                _ => {
+                    self.state = self.step(byte);
+                    bytes = rest;
+                    continue;
+                }
+            };
+            bytes = &bytes[len..];
+            if LINES && bytes.first().is_some_and(|&byte| is_line_end(byte)) {
+                return bytes;
             }
-            self.place = self.place.parent();
         }
-        self.nesting.close();
-        JsonState::Next
+        bytes
     }
 
-    /// Returns whether what is open innermost is `place`, and not something nested in it.
-    fn in_place(&self) -> bool {
-        self.nesting.depth() == self.place.depth()
+    /// ## Between => (Between | Text | Escape | Number | Literal | Done | Broken)
+    ///
+    /// Reads tokens, as long as they lie whole in these bytes, and returns how many bytes these are.
+    #[inline]
+    fn tokens<const LINES: bool>(&mut self, mut expected: Expected, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let Some(&byte) = bytes.get(at) else {
+                self.state = JsonState::Between(expected);
+                return at;
+            };
+            let token = match expected {
+                Expected::Name | Expected::FirstName if byte == b'"' => {
+                    self.name::<LINES>(bytes, at + 1)
+                }
+                Expected::Next => match byte {
+                    b',' if self.nesting.in_object() => Token::Whole(at + 1, Expected::Name),
+                    b',' if self.nesting.in_array() => Token::Whole(at + 1, Expected::Value),
+                    b'}' | b']' => self.close(byte, at + 1),
+                    _ => Token::Unexpected,
+                },
+                Expected::Value | Expected::FirstValue => match byte {
+                    b'"' => self.string::<LINES>(bytes, at + 1),
+                    b'n' | b't' | b'f' => self.literal(bytes, at),
+                    b'-' | b'0'..=b'9' => self.number(bytes, at),
+                    b'{' => self.open(true, at + 1),
+                    b'[' => self.open(false, at + 1),
+                    b']' if expected == Expected::FirstValue => self.close(byte, at + 1),
+                    b'D' if expected == Expected::FirstValue && self.is_mark() => {
+                        self.cut(JsonState::Done(2), at + 1)
+                    }
+                    _ => Token::Unexpected,
+                },
+                Expected::Colon if byte == b':' => Token::Whole(at + 1, Expected::Value),
+                Expected::FirstName if byte == b'}' => self.close(byte, at + 1),
+                _ => Token::Unexpected,
+            };
+            match token {
+                Token::Whole(end, next) => (at, expected) = (end, next),
+                Token::Cut(end) => return end,
+                Token::Unexpected => match byte {
+                    b'\n' | b'\r' if LINES => {
+                        self.state = JsonState::Between(expected);
+                        return at;
+                    }
+                    b' ' | b'\t' | b'\n' | b'\r' => at += 1,
+                    _ => {
+                        self.state = JsonState::Broken;
+                        return at;
+                    }
+                },
+            }
+        }
     }
 
-    /// ## Text => (Text | Escape | Colon | Next)
-    fn text<'a>(&mut self, role: StringRole, bytes: &'a [u8]) -> (JsonState, &'a [u8]) {
-        let stop = position(bytes, |byte| byte < b' ' || byte == b'"' || byte == b'\\');
-        let (plain, rest) = bytes.split_at(stop.unwrap_or(bytes.len()));
-        if let StringRole::Name = role {
-            self.name.push(plain);
+    /// Leaves a token of which there is more to come, or that is none.
+    fn cut(&mut self, state: JsonState, end: usize) -> Token {
+        self.state = state;
+        Token::Cut(end)
+    }
+
+    /// Reads a name after its quote, and most often the colon after it.
+    #[inline(always)]
+    fn name<const LINES: bool>(&mut self, bytes: &[u8], begin: usize) -> Token {
+        let role = self.name_role();
+        let end = begin + plain_len(&bytes[begin..]);
+        if bytes.get(end) != Some(&b'"') {
+            self.name.clear();
+            return self.cut_string::<LINES>(role, bytes, begin);
         }
-        let Some((byte, rest)) = rest.split_first() else {
-            return (JsonState::Text(role), rest);
+        match role {
+            StringRole::Name => self.named(&bytes[begin..end]),
+            StringRole::TextName => self.answer.text += (end - begin) as u64,
+            _ => {}
+        }
+        match bytes.get(end + 1) {
+            Some(b':') => Token::Whole(end + 2, Expected::Value),
+            _ => Token::Whole(end + 1, Expected::Colon),
+        }
+    }
+
+    /// Reads a string after its quote, and the comma after it.
+    #[inline(always)]
+    fn string<const LINES: bool>(&mut self, bytes: &[u8], begin: usize) -> Token {
+        let role = self.value_role();
+        let part = string_part(&bytes[begin..]);
+        let end = begin + part.len;
+        if bytes.get(end) != Some(&b'"') {
+            return self.cut_string::<LINES>(role, bytes, begin);
+        }
+        if let StringRole::TextValue = role {
+            self.answer.text += (part.len - part.escapes) as u64;
+        }
+        self.value_end(bytes, end + 1)
+    }
+
+    /// Reads a string after its quote that does not lie whole in these bytes, or has longer escapes.
+    fn cut_string<const LINES: bool>(
+        &mut self,
+        role: StringRole,
+        bytes: &[u8],
+        begin: usize,
+    ) -> Token {
+        let end = begin + self.text::<LINES>(role, &bytes[begin..]);
+        match self.state {
+            JsonState::Between(next) => Token::Whole(end, next),
+            _ => Token::Cut(end),
+        }
+    }
+
+    /// Reads a number, and the comma after it. One that counts is read by state.
+    #[inline(always)]
+    fn number(&mut self, bytes: &[u8], begin: usize) -> Token {
+        let len = match self.counted() {
+            Some(_) => None,
+            None => number_len(&bytes[begin..]),
         };
-        let state = match (byte, role) {
-            (b'\\', _) => JsonState::Escape(role),
-            (b'"', StringRole::Value) => JsonState::Next,
-            (b'"', StringRole::OtherName) => JsonState::Colon,
-            (b'"', StringRole::Name) => {
-                self.named();
-                JsonState::Colon
+        let Some(len) = len else {
+            let byte = bytes[begin];
+            self.number = (byte != b'-').then(|| u64::from(byte - b'0'));
+            let state = NumberPart::first(byte).map_or(JsonState::Broken, JsonState::Number);
+            return self.cut(state, begin + 1);
+        };
+        self.value_end(bytes, begin + len)
+    }
+
+    #[inline(always)]
+    fn literal(&mut self, bytes: &[u8], begin: usize) -> Token {
+        match literal_len(&bytes[begin..]) {
+            0 => {
+                let literal = Literal::after(bytes[begin]);
+                let state = literal.map_or(JsonState::Broken, JsonState::Literal);
+                self.cut(state, begin + 1)
+            }
+            len => self.value_end(bytes, begin + len),
+        }
+    }
+
+    /// Passes over the comma that most often comes after a value.
+    #[inline(always)]
+    fn value_end(&self, bytes: &[u8], end: usize) -> Token {
+        match bytes.get(end) {
+            Some(b',') if self.nesting.in_object() => Token::Whole(end + 1, Expected::Name),
+            Some(b',') if self.nesting.in_array() => Token::Whole(end + 1, Expected::Value),
+            _ => Token::Whole(end, Expected::Next),
+        }
+    }
+
+    /// Returns whether `D` may go on with `[DONE]`: the text has begun with a bracket.
+    fn is_mark(&self) -> bool {
+        self.nesting.depth() == 1 && self.base == 1
+    }
+
+    /// Takes a byte in a token that a piece has cut.
+    fn step(&mut self, byte: u8) -> JsonState {
+        match self.state {
+            JsonState::Escape(role) => self.escape(role, byte),
+            JsonState::Hex(role, left, value) => self.hex(role, left, value, byte),
+            JsonState::Literal(left) if left.begins_with(byte) => left
+                .rest()
+                .map_or(JsonState::Between(Expected::Next), JsonState::Literal),
+            JsonState::Done(seen) if DONE.get(usize::from(seen)) == Some(&byte) => {
+                JsonState::Done(seen + 1)
             }
             _ => JsonState::Broken,
-        };
-        (state, rest)
+        }
     }
 
-    /// A name is complete. What an earlier member of this name has told is forgotten.
-    fn named(&mut self) {
-        let name = self.name.get();
-        self.member = name.map_or(MemberValue::Other, |name| self.place.member(name));
-        match self.member {
-            MemberValue::Object(Container::Usage) => self.own = None,
-            MemberValue::Object(_) => self.response = None,
-            MemberValue::Count(count) => self.tokens.set(count, None),
-            MemberValue::Other => {}
+    /// Returns whether what is open innermost is the last object of the path, and not something nested in it.
+    #[inline(always)]
+    fn in_place(&self) -> bool {
+        self.nesting.depth() == self.base + self.level
+    }
+
+    /// Returns the count that a number is which comes now.
+    #[inline]
+    fn counted(&self) -> Option<TokenCount> {
+        let count = self.member.count?;
+        (self.level > 0 && self.in_place()).then_some(count)
+    }
+
+    /// Returns the role of a name that comes now.
+    #[inline(always)]
+    fn name_role(&self) -> StringRole {
+        if self.all_text_depth > 0 {
+            StringRole::TextName
+        } else if self.text_depth > 0 || self.in_place() {
+            StringRole::Name
+        } else {
+            StringRole::OtherName
+        }
+    }
+
+    /// Returns the role of a string that comes now as a value.
+    #[inline(always)]
+    fn value_role(&self) -> StringRole {
+        match self.is_text || self.all_text_depth > 0 {
+            true => StringRole::TextValue,
+            false => StringRole::Value,
+        }
+    }
+
+    /// Opens an array or an object.
+    #[inline(always)]
+    fn open(&mut self, object: bool, end: usize) -> Token {
+        if !self.nesting.has_room() {
+            return Token::Unexpected;
+        }
+        let depth = self.nesting.depth() + 1;
+        if self.in_place() {
+            self.open_in_place(object, depth);
+        }
+        if self.text_depth == 0 {
+            self.is_text = false;
+        } else if self.is_all_text && self.all_text_depth == 0 {
+            self.all_text_depth = depth;
+        }
+        self.is_all_text = false;
+        self.nesting.open(object);
+        Token::Whole(
+            end,
+            match object {
+                true => Expected::FirstName,
+                false => Expected::FirstValue,
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn open_in_place(&mut self, object: bool, depth: u8) {
+        if self.level == 0 {
+            match object {
+                true => self.enter(Container::Answer),
+                false if depth == 1 => self.base = 1,
+                false => {}
+            }
+            return;
+        }
+        if self.member.has_text && self.text_depth == 0 {
+            self.text_depth = depth;
+        }
+        if let (Some(container), true) = (self.member.container, object) {
+            self.enter(container);
+        }
+    }
+
+    fn enter(&mut self, container: Container) {
+        self.path[usize::from(self.level)] = container;
+        self.level += 1;
+    }
+
+    /// Returns the innermost object of the path, if there is any.
+    #[inline]
+    fn place(&self) -> Option<Container> {
+        let last = self.level.checked_sub(1)?;
+        Some(self.path[usize::from(last)])
+    }
+
+    /// Returns the object in the answer that is on the path.
+    fn root(&self) -> Option<Container> {
+        (self.level > 1).then_some(self.path[1])
+    }
+
+    /// Closes what is open innermost, if this bracket does.
+    #[inline(always)]
+    fn close(&mut self, byte: u8, end: usize) -> Token {
+        if !self.nesting.ends_with(byte) {
+            return Token::Unexpected;
+        }
+        let depth = self.nesting.depth();
+        if self.level > 0 && self.in_place() {
+            self.level -= 1;
+            if self.level == 0 && self.base == 1 {
+                self.answer.end(&mut self.tally);
+                self.answer.clear();
+            }
+        }
+        if self.text_depth == depth {
+            self.text_depth = 0;
+        }
+        if self.all_text_depth == depth {
+            self.all_text_depth = 0;
+        }
+        (self.is_text, self.is_all_text) = (false, false);
+        self.nesting.close();
+        Token::Whole(end, Expected::Next)
+    }
+
+    /// ## Text => (Text | Escape | Between | Broken)
+    ///
+    /// Reads on to the end of the string, to a longer escape or to the end of the line, and returns how many bytes
+    /// these are.
+    fn text<const LINES: bool>(&mut self, role: StringRole, bytes: &[u8]) -> usize {
+        let part = match role {
+            StringRole::Name => StringPart {
+                len: plain_len(bytes),
+                escapes: 0,
+            },
+            _ => string_part(bytes),
+        };
+        let (read, rest) = bytes.split_at(part.len);
+        self.take(role, read, part.escapes);
+        let (state, stop) = match rest {
+            [b'"', ..] => (self.end_string(role), 1),
+            [b'\\', ..] => (JsonState::Escape(role), 1),
+            [] => (JsonState::Text(role), 0),
+            [b'\n' | b'\r', ..] if LINES => (JsonState::Text(role), 0),
+            _ => (JsonState::Broken, 0),
+        };
+        self.state = state;
+        part.len + stop
+    }
+
+    /// Takes a part of a string, with so many escapes of two bytes.
+    fn take(&mut self, role: StringRole, part: &[u8], escapes: usize) {
+        match role {
+            StringRole::Name => self.name.push(part),
+            StringRole::TextName | StringRole::TextValue => {
+                self.answer.text += (part.len() - escapes) as u64;
+            }
+            StringRole::OtherName | StringRole::Value => {}
+        }
+    }
+
+    /// ## Text => Between
+    fn end_string(&mut self, role: StringRole) -> JsonState {
+        JsonState::Between(match role {
+            StringRole::Name => {
+                let name = self.name.clone();
+                self.named(name.get().unwrap_or_default());
+                Expected::Colon
+            }
+            StringRole::OtherName | StringRole::TextName => Expected::Colon,
+            StringRole::Value | StringRole::TextValue => Expected::Next,
+        })
+    }
+
+    /// Takes a name that is complete.
+    #[inline(always)]
+    fn named(&mut self, name: &[u8]) {
+        if let (true, Some(place)) = (self.in_place(), self.place()) {
+            self.member = place.member(name, self.is_event);
+            self.is_text = self.member.is_text;
+            match self.member {
+                AnswerMember {
+                    count: Some(count), ..
+                } => self.answer.set(self.root(), count, None),
+                AnswerMember {
+                    container: Some(container),
+                    ..
+                } => self.answer.forget(self.root(), container),
+                _ => {}
+            }
+        }
+        if self.text_depth > 0 {
+            self.is_text = is_text(name);
+            self.is_all_text = self.is_text && is_all_text(name);
         }
     }
 
@@ -277,9 +581,13 @@ impl JsonScanner {
     fn escape(&mut self, role: StringRole, byte: u8) -> JsonState {
         match byte {
             b'u' => JsonState::Hex(role, 4, 0),
-            // No known name has one of these characters.
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {
-                self.name.spoil();
+                match role {
+                    // No known name has one.
+                    StringRole::Name => self.name.spoil(),
+                    StringRole::TextName | StringRole::TextValue => self.answer.text += 1,
+                    StringRole::OtherName | StringRole::Value => {}
+                }
                 JsonState::Text(role)
             }
             _ => JsonState::Broken,
@@ -298,28 +606,43 @@ impl JsonScanner {
         if left > 1 {
             return JsonState::Hex(role, left - 1, value);
         }
-        // Known names are ASCII: of all others, no byte will do.
-        match u8::try_from(value) {
-            Ok(byte) => self.name.push(&[byte]),
-            Err(_) => self.name.spoil(),
+        match role {
+            // Known names are ASCII: of all others, no byte will do.
+            StringRole::Name => match u8::try_from(value) {
+                Ok(byte) => self.name.push(&[byte]),
+                Err(_) => self.name.spoil(),
+            },
+            StringRole::TextName | StringRole::TextValue => {
+                self.answer.text += match value {
+                    0..=0x7F => 1,
+                    // A surrogate is half of a character of four bytes.
+                    0x80..=0x7FF | 0xD800..=0xDFFF => 2,
+                    _ => 3,
+                };
+            }
+            StringRole::OtherName | StringRole::Value => {}
         }
         JsonState::Text(role)
     }
 
-    /// ## Number => (Number | Next)
+    /// ## Number => (Number | Between | Broken)
     ///
     /// Only the byte after it tells that a number has ended: that byte is left.
-    fn number<'a>(&mut self, mut part: NumberPart, bytes: &'a [u8]) -> (JsonState, &'a [u8]) {
+    fn rest_of_number(&mut self, mut part: NumberPart, bytes: &[u8]) -> usize {
         for (at, &byte) in bytes.iter().enumerate() {
             match part.then(byte) {
                 Some(next) => part = next,
                 None if part.may_end() => {
-                    if let (MemberValue::Count(count), true) = (self.member, self.in_place()) {
-                        self.tokens.set(count, self.number);
+                    if let Some(count) = self.counted() {
+                        self.answer.set(self.root(), count, self.number);
                     }
-                    return (JsonState::Next, &bytes[at..]);
+                    self.state = JsonState::Between(Expected::Next);
+                    return at;
                 }
-                None => return (JsonState::Broken, &bytes[at..]),
+                None => {
+                    self.state = JsonState::Broken;
+                    return at;
+                }
             }
             match part {
                 NumberPart::Integer => {
@@ -331,6 +654,49 @@ impl JsonScanner {
                 _ => {}
             }
         }
-        (JsonState::Number(part), &[])
+        self.state = JsonState::Number(part);
+        bytes.len()
     }
+}
+
+fn is_line_end(byte: u8) -> bool {
+    byte == b'\n' || byte == b'\r'
+}
+
+/// Returns the length of the literal name that comes first, or zero.
+#[inline]
+fn literal_len(bytes: &[u8]) -> usize {
+    match bytes {
+        [b'n', b'u', b'l', b'l', ..] | [b't', b'r', b'u', b'e', ..] => 4,
+        [b'f', b'a', b'l', b's', b'e', ..] => 5,
+        _ => 0,
+    }
+}
+
+/// Returns the length of the number that comes first, if it ends in these bytes.
+#[inline]
+fn number_len(bytes: &[u8]) -> Option<usize> {
+    let mut len = usize::from(bytes[0] == b'-');
+    len += match bytes.get(len)? {
+        b'0' => 1,
+        b'1'..=b'9' => digits_len(&bytes[len..]),
+        _ => return None,
+    };
+    if bytes.get(len)? == &b'.' {
+        let digits = digits_len(&bytes[len + 1..]);
+        if digits == 0 {
+            return None;
+        }
+        len += 1 + digits;
+    }
+    if let b'e' | b'E' = bytes.get(len)? {
+        len += 1;
+        len += usize::from(matches!(bytes.get(len)?, b'+' | b'-'));
+        let digits = digits_len(&bytes[len..]);
+        if digits == 0 {
+            return None;
+        }
+        len += digits;
+    }
+    (len < bytes.len()).then_some(len)
 }

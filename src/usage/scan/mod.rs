@@ -1,47 +1,67 @@
 //! Reads token usage from a model server's answer as it streams.
 //!
-//! Answers in OpenAI's format report their cost in the member `usage` of a JSON answer, or of one of the last events of
-//! a stream. A [`UsageScanner`] is fed the bytes as they pass, split anywhere, and finds it. It neither delays nor
-//! copies nor stores any part of the answer: its memory is fixed and its time linear, whatever the input.
+//! A [`UsageScanner`] is fed the bytes as they pass, split anywhere, and finds what the answer reports and how much
+//! text of the model has passed. It neither delays nor copies nor stores any part of the answer: its memory is fixed
+//! and its time linear, whatever the input.
 //!
-//! # Rules
+//! # Texts
 //!
-//! - A JSON answer is one JSON text; in an event stream, each event's data is one. Data that is not JSON, such as
-//!   `[DONE]`, reports nothing.
-//! - The `usage` of the top-level object counts, or else that of `response`, where the events of the Responses API have
-//!   it. A `usage` anywhere else is ignored.
-//! - The cost is `total_tokens`, or else `prompt_tokens` and `completion_tokens` together, or else
-//!   `input_tokens` and `output_tokens` together. Half of a pair is not the cost.
+//! - A JSON answer is one JSON text; in an event stream, each event's data is one; of lines, each line. An array of a
+//!   JSON answer is a stream of its items, as Gemini has it without events.
+//! - JSON that breaks the grammar or is more than [127 levels](crate::json::DEPTH) deep reports nothing. Strings are
+//!   not decoded, so that invalid UTF-8 and lone surrogates go unnoticed.
+//! - Half a text reports nothing: an event counts once its empty line has arrived, a JSON answer once its last bracket
+//!   has. Its text has passed all the same.
+//!
+//! # Reports
+//!
+//! All dialects are read at once, for no name has two meanings among them: a setting of the dialect would be one more
+//! thing to get wrong, and a gateway serves several on one route. `place` has the members on the way to a usage,
+//! `counts` the names and the meaning of counts.
+//!
+//! - The counts of the answer itself count, or else those of `response` or `message` in it. The output of `message` is
+//!   the one at its start, and does not count.
 //! - A number counts if it is written as a non-negative integer and fits `u64`. Other numbers (`12.0`, `1e3`, `-1`) and
 //!   other values are ignored.
 //! - The last of several members with the same name counts. A name may be written with escapes.
-//! - The last event that reports a cost counts, so that `"usage": null` does not remove one.
+//! - Counts of a stream are cumulative: the largest of each counts, so that `"usage": null` does not remove one.
+//! - A report is final if no text follows it. In a stream that is cut short it must also have no text beside it, and a
+//!   count of the output that is not only a total.
 //!
-//! # Truncated answers
+//! # Text
 //!
-//! A JSON answer reports its cost once its last brace has arrived, an event once its empty line has. A truncated one
-//! reports nothing. Nor does JSON that breaks the grammar or is more than [127 levels](crate::json::DEPTH) deep.
-//! Strings are not decoded, so that invalid UTF-8 and lone surrogates go unnoticed.
-//!
-//! Bytes are not decompressed: a compressed answer reports nothing.
+//! A string is text if the last name before it is one of [`is_text`](place::is_text), in a member of the answer that
+//! `place` says has text. All names and strings in the arguments of a tool are text. Four bytes are a token, and an
+//! event with text is at least one. Data that is no JSON counts with all its bytes, except for the mark `[DONE]`.
 
+mod answer;
+mod counts;
+#[cfg(test)]
+mod dialects;
 mod events;
 mod json;
-mod position;
+mod lines;
+mod place;
 #[cfg(test)]
 mod reference;
+mod tally;
 #[cfg(test)]
 mod tests;
-mod tokens;
 
-use self::{events::EventStreamScanner, json::JsonScanner};
-use crate::head;
+pub(crate) use self::tally::BYTES_PER_TOKEN;
+use self::{
+    counts::KnownUsage, events::EventStreamScanner, json::JsonScanner, lines::LineScanner,
+    tally::Tally,
+};
+use crate::{head, limit::token_usage::TokenUsage};
 
 /// The media type of an answer that may report usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MediaType {
     /// One JSON text.
     Json,
+    /// JSON texts, each on a line.
+    JsonLines,
     /// Server-sent events, each with a JSON text.
     EventStream,
 }
@@ -50,35 +70,63 @@ impl MediaType {
     /// By the field `content-type`, whose parameters make no difference.
     pub(crate) fn of(content_type: &str) -> Option<Self> {
         let media_type = head::trim_ows(content_type.split(';').next()?);
-        let is = |name| media_type.eq_ignore_ascii_case(name);
-        if is("application/json") {
+        let is = |name: &&str| media_type.eq_ignore_ascii_case(name);
+        if is(&"application/json") {
             Some(Self::Json)
-        } else if is("text/event-stream") {
+        } else if is(&"text/event-stream") {
             Some(Self::EventStream)
+        } else if JSON_LINES.iter().any(is) {
+            Some(Self::JsonLines)
         } else {
             None
         }
     }
 }
 
-/// A scanner of an answer for the cost that it reports.
+/// Ollama's, and the names under which others have the same.
+const JSON_LINES: [&str; 4] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/stream+json",
+];
+
+/// A scanner of an answer for the usage that it reports.
 #[derive(Debug, Clone)]
 pub(crate) struct UsageScanner {
-    answer: Scanner,
+    body: Scanner,
 }
 
 /// The scanner of one media type.
 #[derive(Debug, Clone)]
 enum Scanner {
     Json(JsonScanner),
+    JsonLines(LineScanner),
     EventStream(EventStreamScanner),
+}
+
+/// What was read of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ScanReport {
+    /// The usage, if the answer has reported it, and nothing has passed since that is not in it.
+    pub(crate) usage: Option<TokenUsage>,
+    /// The usage that is known without such a report: the input if it was reported, and as output the larger of what
+    /// was reported and what has passed.
+    pub(crate) read: TokenUsage,
+    /// The input was reported.
+    pub(crate) has_input: bool,
+    /// The tokens of the text that has passed.
+    pub(crate) passed: u64,
+    /// The answer has data that is no JSON, or it is one text that is none.
+    pub(crate) is_malformed: bool,
 }
 
 impl UsageScanner {
     pub(crate) fn new(kind: MediaType) -> Self {
         Self {
-            answer: match kind {
-                MediaType::Json => Scanner::Json(JsonScanner::new()),
+            body: match kind {
+                MediaType::Json => Scanner::Json(JsonScanner::new(false)),
+                MediaType::JsonLines => Scanner::JsonLines(LineScanner::new()),
                 MediaType::EventStream => Scanner::EventStream(EventStreamScanner::new()),
             },
         }
@@ -86,17 +134,41 @@ impl UsageScanner {
 
     /// Reads on.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
-        match &mut self.answer {
-            Scanner::Json(json) => json.read(bytes),
+        match &mut self.body {
+            Scanner::Json(json) => {
+                json.read::<false>(bytes);
+            }
+            Scanner::JsonLines(lines) => lines.read(bytes),
             Scanner::EventStream(events) => events.read(bytes),
         }
     }
 
-    /// Tokens that the answer says it has cost, as far as it was read.
-    pub(crate) fn total(&self) -> Option<u64> {
-        match &self.answer {
-            Scanner::Json(json) => json.total(),
-            Scanner::EventStream(events) => events.total(),
+    /// Returns what was read so far, of an answer that has `ended` or was cut short there.
+    pub(crate) fn report(&self, ended: bool) -> ScanReport {
+        let (tally, usage, is_malformed) = match &self.body {
+            // Half a text reports nothing.
+            Scanner::Json(json) => {
+                let (tally, is_whole) = (json.body_tally(), json.is_complete());
+                let usage = tally.settled(true).or_else(|| tally.settled_input());
+                let is_malformed = json.is_broken() || ended && !is_whole;
+                (tally, usage.filter(|_| is_whole), is_malformed)
+            }
+            Scanner::JsonLines(lines) => Self::of_many(lines.tally(), ended),
+            Scanner::EventStream(events) => Self::of_many(events.tally(), ended),
+        };
+        let read = tally.read();
+        ScanReport {
+            usage: usage.map(|known| known.usage),
+            read: read.usage,
+            has_input: read.has_input,
+            passed: tally.passed(),
+            is_malformed,
         }
+    }
+
+    /// The report of many texts, which do not have to end for that.
+    fn of_many(tally: Tally, ended: bool) -> (Tally, Option<KnownUsage>, bool) {
+        let (usage, is_malformed) = (tally.settled(ended), tally.is_malformed());
+        (tally, usage, is_malformed)
     }
 }
