@@ -201,6 +201,38 @@ async fn a_report_that_cannot_be_true_is_told() {
     assert!(lines[0].contains(fields), "{}", lines[0]);
 }
 
+/// An answer without usage is told with its route and the reason, ten times a second.
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_usage_is_told() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let tokens = Limits::new().tokens(Rate::per_second(1_000).burst(1_000));
+    let rules = Rules::new().route("GET /chat", tokens);
+    let layer = ThrottleLayer::builder(rules.estimate(Estimate::fixed(1)))
+        .usage_from_answers(true)
+        .build()
+        .expect("good rules");
+    let serve = service_fn(|_: Request<Empty<Bytes>>| async {
+        let mut answer = Response::new(Full::new(Bytes::from_static(b"{}")));
+        let json = HeaderValue::from_static("application/json");
+        answer.headers_mut().insert("content-type", json);
+        Ok::<_, Infallible>(answer)
+    });
+    let service = layer.layer(serve);
+    for _ in 0..12 {
+        let request = Request::get("/chat").body(Empty::new());
+        let answer = service.clone().oneshot(request.expect("a request")).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        answer.into_body().collect().await.expect("never fails");
+    }
+    let lines = log.lines();
+    assert_eq!(lines.len(), 10, "{lines:?}");
+    let told = "INFO tower_throttle: the usage of model tokens was not read from an answer";
+    assert!(lines[0].starts_with(told), "{}", lines[0]);
+    let fields = "route=\"GET /chat\" reason=\"absent\" suppressed=0";
+    assert!(lines[0].contains(fields), "{}", lines[0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_kept_for_too_long_is_told() {
     let log = Log::default();

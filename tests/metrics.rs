@@ -272,6 +272,62 @@ fn who_is_kept_for_too_long_is_counted() {
 }
 
 #[test]
+fn answers_without_usage_are_counted_by_route_and_reason() {
+    let scrape = scraped(|| async {
+        let tokens = Limits::new().tokens(Rate::per_hour(1).burst(100_000));
+        let rules = Rules::new().route("POST /", tokens);
+        let builder = ThrottleLayer::builder(rules).usage_from_answers(true);
+        let layer = builder.build().expect("rules that hold together");
+        let handler = service_fn(async |request: Request<Full<Bytes>>| {
+            let (head, body) = request.into_parts();
+            let mut answer = Response::new(body);
+            *answer.headers_mut() = head.headers;
+            Ok::<_, Infallible>(answer)
+        });
+        let service = layer.layer(handler);
+        for (content_type, body) in [
+            ("application/json", "{}"),
+            ("application/json", "{\"usage\":{\"total_tokens\":1}}"),
+            ("application/json", "{"),
+            ("text/plain", "{}"),
+            ("text/plain", "{}"),
+            (
+                "application/json",
+                "{\"usage\":{\"total_tokens\":18446744073709551615}}",
+            ),
+        ] {
+            let request = Request::post("/").header("content-type", content_type);
+            let request = request
+                .body(Full::new(Bytes::from(body)))
+                .expect("a request");
+            let answer = service.clone().oneshot(request).await.expect("no error");
+            answer.into_body().collect().await.expect("no error");
+        }
+        let request = Request::post("/").header("content-type", "text/event-stream");
+        let request = request.body(Full::default()).expect("a request");
+        drop(service.clone().oneshot(request).await.expect("no error"));
+    });
+    let counted = |reason: &str, count: &'static str| {
+        let metric =
+            format!("throttle_usage_missing_total{{route=\"POST /\",reason=\"{reason}\"}}");
+        (metric, count)
+    };
+    let expected = [
+        counted("absent", "1"),
+        counted("malformed", "1"),
+        counted("encoding", "2"),
+        counted("implausible", "1"),
+        counted("cut", "1"),
+    ];
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(metric, count)| (metric.as_str(), *count))
+        .collect();
+    assert_counted(&scrape, &expected);
+}
+
+#[test]
+<<<<<<< HEAD
 fn admissions_by_a_second_budget_are_counted_by_route() {
     let scrape = scraped(|| async {
         let limits = Limits::from(Rate::per_hour(1).burst(2)).degrade(Rate::per_hour(1).burst(3));
@@ -296,6 +352,8 @@ fn admissions_by_a_second_budget_are_counted_by_route() {
 }
 
 #[test]
+=======
+>>>>>>> 4df447b (tests: hold that answers which hide or cut their usage are charged and counted)
 fn models_are_told_by_the_names_of_the_rules() {
     let scrape = scraped(|| async {
         let small = Rate::per_hour(1).burst(2).named("few");

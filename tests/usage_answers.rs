@@ -1,0 +1,326 @@
+//! R23: what a client chooses about its answer (its format, its coding, how much of it is read) never makes it pay less
+//! than what it received. Answers without usage are counted by reason.
+
+mod support;
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::compression::CompressionLayer;
+use tower_throttle::{
+    Handle, Limits, Rate, Rules, Usage, body::InFlightGuard, snapshot::MissingUsage,
+    usage::Estimate,
+};
+
+use support::{build, throttling};
+
+const BURST: u64 = 100_000;
+const RESERVED: u64 = 50;
+
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
+const LINES: &str = "application/x-ndjson";
+
+/// The answer of a model, and what becomes of it.
+#[derive(Clone)]
+struct Case {
+    status: StatusCode,
+    content_type: &'static str,
+    encoding: Option<&'static str>,
+    frames: Vec<String>,
+    /// As many frames are read. All of them, and it comes to its end.
+    read: usize,
+    settles: Option<u64>,
+}
+
+impl Case {
+    fn new(content_type: &'static str, frames: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            encoding: None,
+            frames: frames.into_iter().collect(),
+            read: usize::MAX,
+            settles: None,
+        }
+    }
+
+    fn cut_after(self, read: usize) -> Self {
+        Self { read, ..self }
+    }
+
+    fn encoded(self, encoding: &'static str) -> Self {
+        Self {
+            encoding: Some(encoding),
+            ..self
+        }
+    }
+
+    fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    fn response(&self) -> Response<Body> {
+        let frames = self.frames.clone().into_iter();
+        let frames = frames.map(|frame| Ok::<_, Infallible>(Frame::data(frame.into())));
+        let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+        let mut response = Response::builder()
+            .status(self.status)
+            .header("content-type", self.content_type);
+        if let Some(encoding) = self.encoding {
+            response = response.header("content-encoding", encoding);
+        }
+        response.body(body).expect("a response")
+    }
+}
+
+fn rules() -> Rules {
+    let tokens = Limits::new().tokens(Rate::per_hour(1).burst(BURST));
+    Rules::new()
+        .total(tokens)
+        .estimate(Estimate::fixed(RESERVED))
+}
+
+fn charged(handle: &Handle) -> u64 {
+    let left = handle.snapshot().limits[0].remaining;
+    BURST - left.expect("one balance")
+}
+
+fn missing(handle: &Handle) -> MissingUsage {
+    let routes = handle.snapshot().routes;
+    let [route] = &routes[..] else {
+        panic!("one route, and not {routes:?}");
+    };
+    route.missing_usage
+}
+
+/// Returns what is charged for it, and what is counted.
+async fn serve(case: Case) -> (u64, MissingUsage) {
+    let throttle = build(throttling(rules()).usage_from_answers(true));
+    let handle = throttle.handle();
+    let read = case.read;
+    let inner = service_fn(move |request: Request<Body>| {
+        if let Some(total) = case.settles {
+            let usage = request.extensions().get::<Usage>().expect("tokens");
+            usage.settle(total);
+        }
+        std::future::ready(Ok::<_, Infallible>(case.response()))
+    });
+    let request = Request::post("/").body(Body::empty()).expect("a request");
+    let response = throttle.layer(inner).oneshot(request).await;
+    let mut body = Box::pin(response.expect("never fails").into_body());
+    for _ in 0..read {
+        if body.frame().await.is_none() {
+            break;
+        }
+    }
+    drop(body);
+    (charged(&handle), missing(&handle))
+}
+
+fn delta(text: &str) -> String {
+    format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}],\"usage\":null}}\n\n"
+    )
+}
+
+fn last(input: u64, output: u64) -> String {
+    format!(
+        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{input},\"completion_tokens\":{output}}}}}\n\n"
+    )
+}
+
+fn done() -> String {
+    "data: [DONE]\n\n".to_owned()
+}
+
+/// Four hundred bytes of text, in one event.
+fn long() -> String {
+    delta(&"text".repeat(100))
+}
+
+fn start(input: u64) -> String {
+    format!(
+        "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{{\"usage\":{{\"input_tokens\":{input},\"cache_read_input_tokens\":5,\"output_tokens\":1}}}}}}\n\n"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_charged_with_its_report_or_with_what_was_sent() {
+    use MissingReason::{Absent, Cut, Encoding, Implausible, Malformed, Nothing};
+    let whole = "{\"usage\":{\"total_tokens\":7}}".to_owned();
+    let html = "<p>Hello</p>".repeat(100);
+    let events = || Case::new(EVENTS, [long(), last(9, 12), done()]);
+    let thought = "text".repeat(100);
+    let thought = format!(
+        "data: {{\"type\":\"content_block_delta\",\"delta\":{{\"thinking\":\"{thought}\"}}}}\n\n"
+    );
+    let anthropic = [start(20), thought];
+    let all_bytes: usize = events().frames.iter().map(String::len).sum();
+    let all_bytes = all_bytes.div_ceil(4) as u64;
+    let table = [
+        ("a report", Case::new(JSON, [whole.clone()]), 7, Nothing),
+        ("a report in lines", Case::new(LINES, ["{\"response\":\"hi\"}\n{\"done\":true,\"prompt_eval_count\":3,\"eval_count\":4}\n".to_owned()]), 7, Nothing),
+        ("a report at the end of a stream", events(), 21, Nothing),
+        ("the client goes away after it", events().cut_after(2), 21, Nothing),
+        ("the client goes away before it", events().cut_after(1), 100, Cut),
+        ("the client goes away at once", events().cut_after(0), RESERVED, Cut),
+        ("little was sent", Case::new(EVENTS, [delta("Hello"), last(9, 12)]).cut_after(1), RESERVED, Cut),
+        ("a stream without a report", Case::new(EVENTS, [long(), done()]), 100, Absent),
+        ("many small events", Case::new(EVENTS, vec![delta("a"); 80]), 80, Absent),
+        ("text after the report", Case::new(EVENTS, [last(9, 12), long()]), 9 + 12 + 100, Absent),
+        ("the input was told, and then it was cut", Case::new(EVENTS, anthropic.clone()).cut_after(2), 20 + 5 + 100, Cut),
+        ("the input was told, and no output", Case::new(EVENTS, anthropic), 20 + 5 + 100, Absent),
+        ("a compressed stream", events().encoded("gzip"), all_bytes, Encoding),
+        ("a compressed stream, cut", Case::new(EVENTS, ["x".repeat(800), long()]).encoded("br").cut_after(1), 200, Encoding),
+        ("a compressed answer", Case::new(JSON, ["x".repeat(4_000)]).encoded("br"), RESERVED, Encoding),
+        ("a coding that is none", Case::new(JSON, [whole.clone()]).encoded("identity"), 7, Nothing),
+        ("plain text", Case::new("text/plain", ["x".repeat(4_000)]), RESERVED, Encoding),
+        ("events that are no JSON", Case::new(EVENTS, [format!("data: {}\n\n", "text".repeat(100))]), 100, Malformed),
+        ("another page", Case::new(JSON, [html]), RESERVED, Malformed),
+        ("a part of JSON", Case::new(JSON, [whole[..9].to_owned()]).with_status(StatusCode::PARTIAL_CONTENT), RESERVED, Malformed),
+        ("an answer that is cut", Case::new(JSON, [format!("{{\"content\":\"{}", "text".repeat(100)), "\"}".to_owned()]).cut_after(1), 100, Cut),
+        ("an answer without usage", Case::new(JSON, [format!("{{\"content\":\"{}\"}}", "text".repeat(100))]), 100, Absent),
+        ("a report that cannot be", Case::new(EVENTS, [long(), last(1 << 40, 1)]), 100, Implausible),
+        ("an input that cannot be", Case::new(EVENTS, [start(1 << 40), long()]), 100, Implausible),
+        ("an error", Case::new(JSON, ["{\"error\":{}}".to_owned()]).with_status(StatusCode::BAD_GATEWAY), RESERVED, Nothing),
+        ("nothing", Case::new("text/plain", []).with_status(StatusCode::NO_CONTENT), RESERVED, Nothing),
+        ("the handler has settled", Case { settles: Some(3), ..Case::new("text/plain", ["x".to_owned()]) }, 3, Nothing),
+        ("the handler has settled, and it is cut", Case { settles: Some(3), ..events() }.cut_after(1), 3, Nothing),
+    ];
+    for (what, case, expected, reason) in table {
+        let (charged, missing) = serve(case).await;
+        assert_eq!(charged, expected, "{what}");
+        assert_eq!(reason.counts(), missing_counts(missing), "{what}");
+    }
+}
+
+/// The one count that is not zero.
+#[derive(Clone, Copy)]
+enum MissingReason {
+    Encoding,
+    Cut,
+    Absent,
+    Malformed,
+    Implausible,
+    Nothing,
+}
+
+impl MissingReason {
+    fn counts(self) -> [u64; 5] {
+        std::array::from_fn(|count| u64::from(count == self as usize))
+    }
+}
+
+fn missing_counts(missing: MissingUsage) -> [u64; 5] {
+    let counts = [
+        missing.encoding,
+        missing.cut,
+        missing.absent,
+        missing.malformed,
+        missing.implausible,
+    ];
+    assert_eq!(missing.total(), counts.iter().sum::<u64>());
+    counts
+}
+
+/// In the first version a hundred of them cost a hundred tokens.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_calls_that_are_cut_before_the_end_cost_a_hundred_answers() {
+    let throttle = build(throttling(rules()).usage_from_answers(true));
+    let handle = throttle.handle();
+    let inner = service_fn(|_: Request<Body>| {
+        let case = Case::new(EVENTS, [long(), long(), last(9, 200)]);
+        std::future::ready(Ok::<_, Infallible>(case.response()))
+    });
+    let service = throttle.layer(inner);
+    for _ in 0..100 {
+        let request = Request::post("/").body(Body::empty()).expect("a request");
+        let response = service.clone().oneshot(request).await.expect("never fails");
+        let mut body = Box::pin(response.into_body());
+        for _ in 0..2 {
+            body.frame().await.expect("a frame").expect("no error");
+        }
+    }
+    assert_eq!(charged(&handle), 100 * 200);
+    assert_eq!(missing(&handle).cut, 100);
+}
+
+/// The layer of compression decides, and with it the client: outside of the throttle it changes nothing.
+#[tokio::test(start_paused = true)]
+async fn compression_hides_a_report_only_inside_of_the_throttle() {
+    for (is_outside, expected, encoded) in [(true, 21, 0), (false, RESERVED, 1)] {
+        let throttle = build(throttling(rules()).usage_from_answers(true));
+        let handle = throttle.handle();
+        let inner = service_fn(|_: Request<Body>| {
+            let padding = "x".repeat(1_000);
+            let json = format!("{{\"padding\":\"{padding}\",\"usage\":{{\"total_tokens\":21}}}}");
+            std::future::ready(Ok::<_, Infallible>(Case::new(JSON, [json]).response()))
+        });
+        let request = Request::post("/").header("accept-encoding", "gzip");
+        let request = request.body(Body::empty()).expect("a request");
+        let compression = CompressionLayer::new();
+        let builder = ServiceBuilder::new();
+        match is_outside {
+            true => {
+                let service = builder.layer(compression).layer(throttle).service(inner);
+                let response = service.oneshot(request).await.expect("never fails");
+                assert_eq!(response.headers()["content-encoding"], "gzip");
+                response.into_body().collect().await.expect("no error");
+            }
+            false => {
+                let service = builder.layer(throttle).layer(compression).service(inner);
+                let response = service.oneshot(request).await.expect("never fails");
+                assert_eq!(response.headers()["content-encoding"], "gzip");
+                response.into_body().collect().await.expect("no error");
+            }
+        }
+        assert_eq!(charged(&handle), expected, "outside: {is_outside}");
+        assert_eq!(missing(&handle).encoding, encoded, "outside: {is_outside}");
+    }
+}
+
+/// A server drops the body of an answer to `HEAD` without a look at it.
+#[tokio::test(start_paused = true)]
+async fn answers_without_a_body_leave_the_reservation() {
+    let throttle = build(throttling(rules()).usage_from_answers(true));
+    let handle = throttle.handle();
+    let inner = service_fn(|_: Request<Body>| {
+        let mut response = Response::new(Body::empty());
+        let json = http::HeaderValue::from_static(JSON);
+        response.headers_mut().insert("content-type", json);
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let request = Request::builder().method(Method::HEAD).uri("/");
+    let request = request.body(Body::empty()).expect("a request");
+    let response = throttle.layer(inner).oneshot(request).await;
+    let body = response.expect("never fails").into_body();
+    body.collect().await.expect("no error");
+    assert_eq!(charged(&handle), RESERVED);
+    assert_eq!(missing(&handle).total(), 0);
+}
+
+/// The account of a response with a guard is the handler's.
+#[tokio::test(start_paused = true)]
+async fn a_response_with_a_guard_is_neither_read_nor_missed() {
+    let throttle = build(throttling(rules()).usage_from_answers(true));
+    let handle = throttle.handle();
+    let guard = InFlightGuard::new();
+    let kept = guard.clone();
+    let inner = service_fn(move |_: Request<Body>| {
+        let mut response = Case::new(EVENTS, [long(), last(9, 12)]).response();
+        response.extensions_mut().insert(guard.clone());
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let request = Request::post("/").body(Body::empty()).expect("a request");
+    let response = throttle.layer(inner).oneshot(request).await;
+    let body = response.expect("never fails").into_body();
+    body.collect().await.expect("no error");
+    assert_eq!(charged(&handle), RESERVED);
+    drop(kept);
+    assert_eq!((charged(&handle), missing(&handle).total()), (RESERVED, 0));
+}
