@@ -1,6 +1,11 @@
 //! The budgets that no noise touches, as a test: allocations and memory.
 
+use tower_throttle::__bench::UsageScan;
+
 use crate::{allocations, clients, layers, memory, rounds::Row, slots};
+
+/// A frame of an answer.
+const EVENT: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"}}],\"usage\":null}\n\n";
 
 pub fn check(rows: &mut [Row]) {
     let mut of = |name: &str| {
@@ -31,6 +36,9 @@ pub fn check(rows: &mut [Row]) {
         "nor does one that is charged for its client"
     );
     assert_eq!(of(slots::WITH_SLOT), bare, "nor one that holds a slot");
+    let mut scan = UsageScan::of("text/event-stream").expect("a type that is read");
+    let reading = allocations::during(|| (0..1_000).for_each(|_| scan.read(EVENT)));
+    assert_eq!(reading, 0, "reading an answer allocates nothing");
     let waiter = slots::waiting(10_000).bytes;
     assert!(waiter < 1_024.0, "a request in line takes {waiter} bytes");
     let each = clients::bytes_of_ours();
