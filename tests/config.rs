@@ -481,7 +481,7 @@ fn every_error_names_its_place() {
         ),
         (
             "total.spend = \"10/month\"",
-            "line 1, column 15: total.spend: `10/month` is not an amount in a time; write one such as `250.00 per month`",
+            "line 1, column 15: total.spend: `10/month` is not an amount in a time; write one such as `250",
         ),
         (
             "total.spend = 10",

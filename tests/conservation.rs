@@ -1,5 +1,5 @@
-//! R25: the buckets of tokens and of money owe what requests were charged, to the unit, over counts, settlements, requests
-//! that break off, reloads and a store.
+//! R25: the buckets of tokens and of money owe what requests were charged, to the unit, over counts, settlements,
+//! requests that break off, reloads and a store.
 
 #[path = "support/cases.rs"]
 mod cases;
@@ -194,7 +194,7 @@ impl Held {
     }
 }
 
-/// What is charged: by client, and of the total.
+/// The charges by client, and of the total.
 #[derive(Default)]
 struct Charged {
     clients: [[u64; LIMITS]; 2],

@@ -464,8 +464,8 @@ async fn errors_panics_and_timeouts_free_all_slots() {
     }
 }
 
-/// For how many tenths of a second a request holds its slot that sends its head, and then a byte each so many tenths of a
-/// second, or none. `None`: a minute later, still.
+/// For how many tenths of a second a request holds its slot that sends its head, and then a byte each so many tenths of
+/// a second, or none. `None`: a minute later, still.
 async fn held_by_a_head<S>(
     throttle: &ThrottleLayer,
     service: S,

@@ -327,7 +327,6 @@ fn answers_without_usage_are_counted_by_route_and_reason() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn admissions_by_a_second_budget_are_counted_by_route() {
     let scrape = scraped(|| async {
         let limits = Limits::from(Rate::per_hour(1).burst(2)).degrade(Rate::per_hour(1).burst(3));
@@ -352,8 +351,6 @@ fn admissions_by_a_second_budget_are_counted_by_route() {
 }
 
 #[test]
-=======
->>>>>>> 4df447b (tests: hold that answers which hide or cut their usage are charged and counted)
 fn models_are_told_by_the_names_of_the_rules() {
     let scrape = scraped(|| async {
         let small = Rate::per_hour(1).burst(2).named("few");

@@ -168,7 +168,7 @@ async fn what_comes_back_late_does_not_come_back_to_another_window() {
     assert_eq!(left(&layer), 1_000, "and this one from today's");
 }
 
-/// What a request uses beyond its reservation is owed to the window in which it is counted, and comes back to that alone.
+/// Units beyond a reservation are owed to the window in which they are counted, and come back to that alone.
 #[tokio::test(start_paused = true)]
 async fn what_was_owed_comes_back_to_the_window_that_it_was_owed_to() {
     let layer = throttle(budget(Spend::per_day("0.001")));
@@ -339,7 +339,7 @@ async fn a_reload_keeps_what_was_spent_and_settles_by_the_prices_of_the_admissio
     assert_eq!(left(&layer), 2_000_000 - 200 - 100);
 }
 
-/// What the body will say may make a request cheaper: it is not refused for the dearest price before it is read.
+/// A body may name a cheap model: no request is refused for the dearest price before its body is read.
 #[tokio::test(start_paused = true)]
 async fn a_price_that_is_found_in_the_body_refuses_nobody_before_it() {
     let total = Limits::new().spend(Spend::per_month("0.0001"));
@@ -447,8 +447,8 @@ fn faults_of_prices_and_amounts_are_errors_that_name_them() {
         ),
         (
             priced(other().model("a*b", price("1", "1"))),
-            "prices: `a*b` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`, and \
-             neither `otherwise` nor `unread`",
+            "prices: `a*b` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`, \
+             and neither `otherwise` nor `unread`",
         ),
         (
             priced(

@@ -73,7 +73,8 @@ pub(crate) struct CountedAdmission {
     _passage: Passage,
 }
 
-/// An admission with model tokens. Dropped, it ends the reservation, if nothing has settled it yet, and then frees the slots, which lie in the reservation.
+/// An admission with model tokens. Dropped, it ends the reservation, if nothing has settled it yet, and then frees the
+/// slots, which lie in the reservation.
 #[derive(Debug)]
 pub(crate) struct TokenAdmission {
     /// Shared with the handler's `Usage`, which may outlive the admission.

@@ -38,7 +38,7 @@ pub(crate) struct Origin {
 
 /// A charge that comes back in part.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Charge {
+pub(super) enum PastCharge {
     /// An admission that has left the balance in this state.
     Reserved { state: u64 },
     /// Units that were owed, the first of them at this moment by the limiter's clock.
@@ -87,14 +87,14 @@ impl Origin {
         bound: &BoundLimit,
         identity: u128,
         shared: bool,
-        charged: Charge,
+        charged: PastCharge,
         units: u64,
     ) {
         let store = self.store_client(bound);
         let meter = bound.limit.meter.filter(|meter| meter.window().is_some());
         let charged_in = meter.and_then(|meter| match charged {
-            Charge::Reserved { state } => meter.charged_in(state),
-            Charge::Owed { since } => Some(store.map_or(since, |store| store.at(since))),
+            PastCharge::Reserved { state } => meter.charged_in(state),
+            PastCharge::Owed { since } => Some(store.map_or(since, |store| store.at(since))),
         });
         match store {
             None => {

@@ -47,7 +47,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Origin, Permits, origin::Charge};
+use super::{Origin, Permits, origin::PastCharge};
 use crate::{
     clock::Nanos,
     limit::{Limit, Unit, price::PriceClass, token_demand::TokenDemand, token_usage::TokenUsage},
@@ -192,8 +192,8 @@ impl TokenReservation {
         self.with(|state| state.permits.take())
     }
 
-    /// Returns the tokens reserved at admission, by the limit on all tokens that reserved the least. A shadow counts only
-    /// if no such limit is enforced; without one it is the estimate.
+    /// Returns the tokens reserved at admission, by the limit on all tokens that reserved the least. A shadow counts
+    /// only if no such limit is enforced; without one it is the estimate.
     pub(crate) fn reserved(&self) -> u64 {
         let reserved = |is_shadow: bool| {
             let entries = self.entries().filter(move |(_, bound)| {
@@ -362,9 +362,9 @@ impl TokenReservation {
         self.origin.limiter.now()
     }
 
-    /// Returns the tokens of output that this request may still use without a debt: what is left of its reservation, and
-    /// what its limits would admit now, by the limit that has the least. Others may take the latter at any time. Limits
-    /// of the input take no part. `u64::MAX`: no limit on output is enforced.
+    /// Returns the tokens of output that this request may still use without a debt: what is left of its reservation,
+    /// and what its limits would admit now, by the limit that has the least. Others may take the latter at any time.
+    /// Limits of the input take no part. `u64::MAX`: no limit on output is enforced.
     pub(crate) fn remaining(&self) -> u64 {
         let used = self.with(|state| (!state.is_settled).then_some(state.used));
         let now = self.now();
@@ -380,8 +380,8 @@ impl TokenReservation {
         remaining.min().unwrap_or(u64::MAX)
     }
 
-    /// Charges each limit with `after` in place of `before`. The caller holds the lock, and the time since which units are
-    /// owed to windows is in its state.
+    /// Charges each limit with `after` in place of `before`. The caller holds the lock, and the time since which units
+    /// are owed to windows is in its state.
     fn charge(&self, owed_since: &mut Option<Nanos>, before: Charged, after: Charged) {
         for (entry, bound) in self.entries().filter(|(entry, _)| entry.is_charged) {
             let limit = &bound.limit;
@@ -406,9 +406,9 @@ impl TokenReservation {
             // What was owed beyond the reservation comes back to the time in which it was owed.
             let kept = after.max(entry.reserved).min(before);
             let since = owed_since.unwrap_or_default();
-            give_back(Charge::Owed { since }, before - kept);
+            give_back(PastCharge::Owed { since }, before - kept);
             let state = entry.state;
-            give_back(Charge::Reserved { state }, kept - after.min(kept));
+            give_back(PastCharge::Reserved { state }, kept - after.min(kept));
         }
     }
 

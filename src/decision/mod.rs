@@ -363,8 +363,8 @@ impl<'a> LimitStatus<'a> {
         self.reading.shared
     }
 
-    /// Returns the units that would be admitted at once after this decision: requests of [cost](crate::Limits::cost) 1, model
-    /// tokens, or free slots.
+    /// Returns the units that would be admitted at once after this decision: requests of [cost](crate::Limits::cost) 1,
+    /// model tokens, or free slots.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.balance().0

@@ -1,5 +1,5 @@
-//! The look-up of a request: its route, its client and the client's plan, its model with the price, and its cost in model
-//! tokens.
+//! The look-up of a request: its route, its client and the client's plan, its model with the price, and its cost in
+//! model tokens.
 //!
 //! # Invariants
 //!
@@ -341,11 +341,12 @@ impl RuleSet {
         })
     }
 
-    /// Returns the limits of a request that are known before its body, if others or the number of its tokens are read from
-    /// there. `None`: nothing is read from there. Writes to `demand` what is known. Enters nothing and counts nothing.
+    /// Returns the limits of a request that are known before its body, if others or the number of its tokens are read
+    /// from there. `None`: nothing is read from there. Writes to `demand` what is known. Enters nothing and counts
+    /// nothing.
     ///
-    /// The limits of its model are among them unless the model is in the body. Returns beside them whether the client and
-    /// its plan are certain: a layer further in may find an identity, or the body a plan, where none is found here.
+    /// The limits of its model are among them unless the model is in the body. Returns beside them whether the client
+    /// and its plan are certain: a layer further in may find an identity, or the body a plan, where none is found here.
     pub(super) fn before_body(
         &self,
         request: RequestHead<'_>,

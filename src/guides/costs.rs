@@ -73,8 +73,8 @@
 //! [`Plan`](crate::Plan::model) limits each client on a model. In TOML, quote a name that has a dot:
 //! `"llama-3.1-70b"`.
 //!
-//! Names of limits have a hash for a model whose name has other characters than letters and digits. Clients see them, so
-//! [name](crate::Limits::named) the limits of a model.
+//! Names of limits have a hash for a model whose name has other characters than letters and digits. Clients see them,
+//! so [name](crate::Limits::named) the limits of a model.
 //!
 //! # Reading the body
 //!
@@ -181,8 +181,8 @@
 //! [counted](crate::facts), make several answers of one prompt list, or ignore a maximum. Settle the true cost
 //! afterwards: see [Serving models](crate::guides::models#tokens).
 //!
-//! The input of two hundred bodies, as a part of what a tokenizer counts (`o200k_base`; other vendors' differ by up to a
-//! third). Each cell has the lowest, the median and the highest of twenty bodies; `benches/estimates` makes them.
+//! The input of two hundred bodies, as a part of what a tokenizer counts (`o200k_base`; other vendors' differ by up to
+//! a third). Each cell has the lowest, the median and the highest of twenty bodies; `benches/estimates` makes them.
 //!
 //! | bodies | `from_body` | `by_content_length(4)` |
 //! |---|---|---|
@@ -197,13 +197,13 @@
 //! | tools | 0.79, 0.85, 0.92 | 1.00, 1.06, 1.14 |
 //! | images and embeddings | 0.85, 1.26, 1.30 | 0.92, 7.05, 70.67 |
 //!
-//! Servers add some tokens for each message, which `from_body` does not count. An image in base64 looks like a long text
-//! to an estimate by length.
+//! Servers add some tokens for each message, which `from_body` does not count. An image in base64 looks like a long
+//! text to an estimate by length.
 //!
 //! # Money
 //!
-//! [`Limits::spend`](crate::Limits::spend) limits what requests cost, by the [`Prices`](crate::Prices) of a million tokens
-//! of each kind:
+//! [`Limits::spend`](crate::Limits::spend) limits what requests cost, by the [`Prices`](crate::Prices) of a million
+//! tokens of each kind:
 //!
 //! ```
 //! use tower_throttle::{
@@ -257,5 +257,5 @@
 //!   summed up without rounding, and each reservation and each settlement is rounded up to a millionth of a unit.
 //! - No model is free for being left out: `otherwise` is required. A request whose model was not read has the dearest
 //!   price of each kind, and tokens whose kind is not known have the dearest price of the model.
-//! - A budget may be overrun by what the requests in flight cost beyond their reservations. In a window of the calendar,
-//!   what is owed beyond the amount is forgotten as the window ends.
+//! - A budget may be overrun by what the requests in flight cost beyond their reservations. In a window of the
+//!   calendar, what is owed beyond the amount is forgotten as the window ends.

@@ -29,8 +29,8 @@ use crate::clock::nanos;
 ///
 /// A route's limits override the default's field by field, and a route inherits the fields that it leaves out. All
 /// rates together are one field: a route with a rate of its own has none of the default's rates. The same holds for all
-/// quotas, all token rates of a kind, all amounts of money and all caps in flight. A [shadow](Rate::shadow) replaces no enforced limit: a route with
-/// shadows alone keeps the default's limits as well.
+/// quotas, all token rates of a kind, all amounts of money and all caps in flight. A [shadow](Rate::shadow) replaces no
+/// enforced limit: a route with shadows alone keeps the default's limits as well.
 ///
 /// A rate comes with its burst: without [`Rate::burst`] the burst is the rate's own count, not the default's burst.
 /// [`Limits::new`] leaves everything out, so a route with it has the default's rates, in a bucket of its own.
@@ -178,8 +178,8 @@ impl Limits {
         self
     }
 
-    /// Adds a rate of the **model tokens of requests**: the prompt, and what belongs to it. As [`tokens`](Self::tokens),
-    /// with which it may be combined.
+    /// Adds a rate of the **model tokens of requests**: the prompt, and what belongs to it. As
+    /// [`tokens`](Self::tokens), with which it may be combined.
     ///
     /// Tokens that the model server writes to its cache count in full, and those that it reads from there as
     /// [`cached_input_percent`](Self::cached_input_percent) states. Estimates and reports that do not tell input from
@@ -213,12 +213,14 @@ impl Limits {
     ///
     /// The price of a request is estimated and reserved when it is admitted, and settled when its tokens are known, as
     /// for [`tokens`](Self::tokens): a request reserves no more than a part of the amount
-    /// ([`max_reservation_percent`](Self::max_reservation_percent)), and at least a millionth of a unit, so that a spent
-    /// budget admits no request. Without a settlement the price of the reservation stands, or that of what was counted.
+    /// ([`max_reservation_percent`](Self::max_reservation_percent)), and at least a millionth of a unit, so that a
+    /// spent budget admits no request. Without a settlement the price of the reservation stands, or that of what was
+    /// counted.
     ///
     /// A budget is overrun by at most the price that the requests in flight have beyond their reservations, and what is
-    /// owed beyond a window's amount is forgotten as the window ends. A request that is settled in a later window than it
-    /// was admitted in gives nothing back to the later one, and what it has used beyond its reservation is charged there.
+    /// owed beyond a window's amount is forgotten as the window ends. A request that is settled in a later window than
+    /// it was admitted in gives nothing back to the later one, and what it has used beyond its reservation is charged
+    /// there.
     ///
     /// Header fields publish amounts of money only if [`publish`](Self::publish) is set: in millionths of a unit.
     ///
@@ -469,10 +471,10 @@ impl Limits {
 
     /// Names the limits of this scope that have no name of their own: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
-    /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate, amount or
-    /// cap. The others get the name with a suffix for their kind, such as `chat_per_hour`, `chat_daily`, `chat_tokens`,
-    /// `chat_output_tokens`, `chat_spend` or `chat_in_flight`; a shadow also gets `_shadow`. Limits of the same kind and period are numbered by size from the
-    /// second on.
+    /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate, amount
+    /// or cap. The others get the name with a suffix for their kind, such as `chat_per_hour`, `chat_daily`,
+    /// `chat_tokens`, `chat_output_tokens`, `chat_spend` or `chat_in_flight`; a shadow also gets `_shadow`. Limits of
+    /// the same kind and period are numbered by size from the second on.
     ///
     /// Without this call the limits are named after their scope:
     ///

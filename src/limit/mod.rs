@@ -111,7 +111,8 @@ pub(crate) struct Limit {
 /// The settings of a limit.
 ///
 /// `Display` writes them briefly: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `9000
-/// output tokens in 60s, burst 9000`, `250.00 spent in a month`, `8 in flight`, or `closed`, and then `shadow` if the limit is one.
+/// output tokens in 60s, burst 9000`, `250.00 spent in a month`, `8 in flight`, or `closed`, and then `shadow` if the
+/// limit is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitSettings {

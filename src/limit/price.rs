@@ -73,8 +73,8 @@ impl Prices {
 ///
 /// # Errors
 ///
-/// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses text that is no decimal number or a negative one, more than
-/// six decimals, and a price without [`input`](Self::input) or [`output`](Self::output).
+/// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses text that is no decimal number or a negative one, more
+/// than six decimals, and a price without [`input`](Self::input) or [`output`](Self::output).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Price {
@@ -169,7 +169,8 @@ impl TokenPrice {
     /// The trillionths of a unit in a millionth.
     const PARTS: u128 = 1_000_000;
 
-    /// Returns the price of what was used, in millionths of a unit, rounded up. Undivided tokens have the dearest price.
+    /// Returns the price of what was used, in millionths of a unit, rounded up. Undivided tokens have the dearest
+    /// price.
     pub(crate) fn of(self, usage: TokenUsage) -> u64 {
         let TokenUsage {
             input,

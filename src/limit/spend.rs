@@ -9,8 +9,8 @@ use super::{
     rate::Rate,
 };
 
-/// An amount of money that requests may cost in a time, by [`Prices`](crate::Prices): in a window of the calendar, or as
-/// a rate.
+/// An amount of money that requests may cost in a time, by [`Prices`](crate::Prices): in a window of the calendar, or
+/// as a rate.
 ///
 /// ```
 /// use tower_throttle::{Limits, Spend};
@@ -36,8 +36,8 @@ use super::{
 ///
 /// # Errors
 ///
-/// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses larger amounts, a burst in a window, text that is no decimal
-/// number or a negative one, and more than six decimals.
+/// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses larger amounts, a burst in a window, text that is no
+/// decimal number or a negative one, and more than six decimals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Spend {

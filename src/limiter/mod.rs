@@ -274,8 +274,8 @@ impl Limiter {
         }
     }
 
-    /// Gives back `units` as [`refund`](Self::refund), unless they were taken from a window of a quota that has ended: the
-    /// next one was not charged. `charged_in` is a moment of that window; `None` if they were taken from no window.
+    /// Gives back `units` as [`refund`](Self::refund), unless they were taken from a window of a quota that has ended:
+    /// the next one was not charged. `charged_in` is a moment of that window; `None` if they were taken from no window.
     ///
     /// Units that a reload has carried over into a window count as taken from that one.
     pub(crate) fn refund_charged(

@@ -132,8 +132,8 @@ impl ModelResolver {
         }
     }
 
-    /// Returns the reason for which the model of a request was not read. `is_in_path`: its route has the parameter, whose
-    /// value cannot be read.
+    /// Returns the reason for which the model of a request was not read. `is_in_path`: its route has the parameter,
+    /// whose value cannot be read.
     pub(crate) fn unread(
         &self,
         request: RequestHead<'_>,

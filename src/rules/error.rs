@@ -315,8 +315,8 @@ pub enum RulesError {
     },
     /// The price of a model whose name no request can match.
     #[error(
-        "prices: `{name}` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`, and \
-         neither `otherwise` nor `unread`"
+        "prices: `{name}` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`, \
+         and neither `otherwise` nor `unread`"
     )]
     #[non_exhaustive]
     PriceName {

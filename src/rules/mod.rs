@@ -193,8 +193,8 @@ impl Rules {
 
     /// Sets the prices of model tokens, for limits that count [money](Limits::spend). Replaces earlier ones.
     ///
-    /// A reload that changes prices leaves what was spent as it was charged. A request under way is settled by the prices
-    /// that it was admitted with.
+    /// A reload that changes prices leaves what was spent as it was charged. A request under way is settled by the
+    /// prices that it was admitted with.
     pub fn prices(mut self, prices: Prices) -> Self {
         self.prices = Some(prices);
         self

@@ -8,8 +8,8 @@ use crate::{admission::reservation::TokenReservation, limit::token_usage::TokenU
 ///
 /// A handler finds it in the request's extensions, but only if a limit counts [tokens](crate::Limits::tokens) or
 /// [money](crate::Limits::spend). Rules may change while the server runs, so take it as optional (in axum
-/// `Option<Extension<Usage>>`; a bare `Extension<Usage>` answers 500 if no limit counts tokens). Clones share one account,
-/// so that a clone can move into a stream.
+/// `Option<Extension<Usage>>`; a bare `Extension<Usage>` answers 500 if no limit counts tokens). Clones share one
+/// account, so that a clone can move into a stream.
 ///
 /// ```
 /// use http::Request;
@@ -48,11 +48,11 @@ use crate::{admission::reservation::TokenReservation, limit::token_usage::TokenU
 ///
 /// # Kinds
 ///
-/// Limits may count [all tokens](crate::Limits::tokens), those of the [input](crate::Limits::input_tokens), those of the
-/// [output](crate::Limits::output_tokens), or the [price](crate::Limits::spend) of all. What is of no kind has the dearest
-/// price. [`add_tokens`](Self::add_tokens) and
-/// [`settle_tokens`](Self::settle_tokens) take the tokens by kind, and each limit counts its own. [`add`](Self::add) and
-/// [`settle`](Self::settle) do not tell the kinds apart, and each limit counts all of it.
+/// Limits may count [all tokens](crate::Limits::tokens), those of the [input](crate::Limits::input_tokens), those of
+/// the [output](crate::Limits::output_tokens), or the [price](crate::Limits::spend) of all. What is of no kind has the
+/// dearest price. [`add_tokens`](Self::add_tokens) and [`settle_tokens`](Self::settle_tokens) take the tokens by kind,
+/// and each limit counts its own. [`add`](Self::add) and [`settle`](Self::settle) do not tell the kinds apart, and each
+/// limit counts all of it.
 ///
 /// # The bound
 ///

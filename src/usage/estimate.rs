@@ -92,8 +92,8 @@ impl Estimate {
     ///
     /// [`ThrottleLayer::peek_layer`](crate::ThrottleLayer::peek_layer) reads the body, and goes outside of the
     /// throttle. A request whose body was not read has [`or`](Self::or) tokens. A client decides whether its body is
-    /// read, so set a number above that of most requests; without one, [`ThrottleLayer::new`](crate::ThrottleLayer::new)
-    /// returns an error. If
+    /// read, so set a number above that of most requests; without one,
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error. If
     /// [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) is to hold for such requests, set a number
     /// above it: all of them are refused then.
     pub fn from_body(estimate: BodyEstimate) -> Self {

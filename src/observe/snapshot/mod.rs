@@ -64,8 +64,8 @@ pub struct LimitSnapshot {
     pub settings: LimitSettings,
     /// The units that a full bucket holds: a burst, a quota's count, a cap's slots. Zero if the limit is closed.
     pub burst: u64,
-    /// The requests, model tokens, millionths of a unit of money, or slots that would be admitted at once. `None` if each client or each route has a
-    /// balance of its own.
+    /// The requests, model tokens, millionths of a unit of money, or slots that would be admitted at once. `None` if
+    /// each client or each route has a balance of its own.
     pub remaining: Option<u64>,
     /// The units owed beyond an empty bucket: after model tokens were used beyond a reservation, and after a reload
     /// with a smaller burst.

@@ -31,8 +31,8 @@ macro_rules! header_names {
     };
 }
 
-/// Returns the fields for requests, then for tokens and their kinds: for each the published limit that refused for the longest time, or
-/// else has the least left.
+/// Returns the fields for requests, then for tokens and their kinds: for each the published limit that refused for the
+/// longest time, or else has the least left.
 ///
 /// The fields thus agree with the stated wait. Moments follow the `wall` clock, which clients have too.
 pub(in crate::response) fn dialect_headers<'a>(

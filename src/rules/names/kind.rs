@@ -25,8 +25,8 @@ pub(super) fn rank(settings: &LimitSettings) -> (bool, u8, Duration, u64, u64) {
 }
 
 /// Names each of some limits, which are in the order of [`rank`], by its kind: nothing for the rate with the shortest
-/// period, `_per_hour` for another one, `_daily`, `_tokens`, `_spend`, `_in_flight`; then `_shadow`; and at last a number for
-/// limits of the same kind and period.
+/// period, `_per_hour` for another one, `_daily`, `_tokens`, `_spend`, `_in_flight`; then `_shadow`; and at last a
+/// number for limits of the same kind and period.
 pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<String> {
     let mut shortest: HashMap<String, Window> = HashMap::new();
     let mut numbers: HashMap<String, u64> = HashMap::new();
