@@ -2,6 +2,8 @@
 //! and they end once, however the guard ends.
 
 mod support;
+#[path = "support/told.rs"]
+mod told;
 
 use std::{
     mem,
@@ -23,6 +25,8 @@ use tower_throttle::{
     store::MemoryStore,
     usage::Estimate,
 };
+
+use told::{Does, Told};
 
 use support::{build, bytes, hourly, request, throttle, throttling};
 
@@ -161,10 +165,10 @@ fn the_end_of_the_runtime_frees_what_its_tasks_have_kept() {
 
 /// A handler that is the test: it answers with its hold and account.
 type Answered = Response<ResponseBody<Body>>;
-type Told = Throttle<tower::util::ServiceFn<fn(Request<Body>) -> Answering>>;
+type ByTest = Throttle<tower::util::ServiceFn<fn(Request<Body>) -> Answering>>;
 type Answering = std::future::Ready<Result<Response<Body>, std::convert::Infallible>>;
 
-fn told(layer: &ThrottleLayer) -> Told {
+fn told(layer: &ThrottleLayer) -> ByTest {
     let answer: fn(Request<Body>) -> Answering = |mut request| {
         let extensions = mem::take(request.extensions_mut());
         let mut response = Response::new(Body::from("served"));
@@ -174,7 +178,7 @@ fn told(layer: &ThrottleLayer) -> Told {
     layer.layer(service_fn(answer))
 }
 
-async fn ask(service: &Told, method: &str, path: &str) -> Answered {
+async fn ask(service: &ByTest, method: &str, path: &str) -> Answered {
     support::send(service, request(method, path)).await
 }
 
@@ -343,7 +347,7 @@ async fn each_of_two_throttles_keeps_its_part() {
 }
 
 /// A request with a guard that nobody drops, bound to ten seconds, whose response has ended.
-async fn lost(service: &Told, path: &str) -> (KeptRequest, Option<Usage>) {
+async fn lost(service: &ByTest, path: &str) -> (KeptRequest, Option<Usage>) {
     let answer = ask(service, "POST", path).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let kept = hold(&answer).keep_at_most(10 * SECOND);
@@ -389,6 +393,10 @@ async fn each_way_of_a_refusal_ends_lost_guards() {
         let rules = plain.clone().route("GET /plain", Limits::from(rules));
         build(throttling(rules).store(MemoryStore::new()))
     };
+    let down = Told::new();
+    down.does(Does::Fails);
+    let shared = plain.clone().route("GET /plain", hourly(9));
+    let outage = build(throttling(shared).store(down));
     let table = [
         (
             "plain limits",
@@ -403,9 +411,14 @@ async fn each_way_of_a_refusal_ends_lost_guards() {
         ("a store", store(hourly(9))),
         ("a store's shadow", store(hourly(9).shadow())),
         ("before the body", throttle(by_body)),
+        ("an outage", outage),
     ];
     for (way, layer) in table {
         let service = told(&layer);
+        if way == "an outage" {
+            // From here on the store is known to be down.
+            drop(ask(&service, "GET", "/plain").await);
+        }
         let (kept, _) = lost(&service, "/job").await;
         advance(10 * SECOND).await;
         let ask = async {
@@ -419,8 +432,10 @@ async fn each_way_of_a_refusal_ends_lost_guards() {
                 _ => ask(&service, "GET", "/plain").await.status(),
             }
         };
-        let status = timeout(Duration::ZERO, ask).await;
+        let status = timeout(SECOND / 10, ask).await;
         assert_eq!(status.expect("it does not wait"), StatusCode::OK, "{way}");
+        let limits = layer.handle().snapshot().limits;
+        assert!(limits.iter().all(|limit| limit.waited == 0), "{way}");
         assert!(kept.has_expired(), "{way}");
         let (kept, _) = lost(&service, "/job").await;
         advance(10 * SECOND).await;
@@ -449,7 +464,7 @@ async fn a_request_in_line_passes_at_the_bound() {
     let layer = throttle(rules);
     let service = told(&layer);
     let (kept, _) = lost(&service, "/job").await;
-    let line = [(); 2].map(|()| tokio::spawn(support_ask(service.clone())));
+    let line = [(); 2].map(|()| tokio::spawn(ask_other(service.clone())));
     let [first, second] = line;
     tokio::task::yield_now().await;
     advance(9 * SECOND).await;
@@ -466,7 +481,7 @@ async fn a_request_in_line_passes_at_the_bound() {
     assert_eq!(second.await.expect("no panic").status(), StatusCode::OK);
 }
 
-async fn support_ask(service: Told) -> Answered {
+async fn ask_other(service: ByTest) -> Answered {
     ask(&service, "GET", "/other").await
 }
 

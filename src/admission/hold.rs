@@ -353,8 +353,8 @@ impl Hold {
     /// Keeps the request as [`keep`](Self::keep) does, for at most this time from now on.
     ///
     /// No timer ends it. When the time is over and the request is held by such guards alone, the next request that a
-    /// cap in flight would refuse, or let wait, ends the kept one first: its slots come back and its account ends, as
-    /// if the guard had been dropped. The later drop of the guard does nothing. Such an end is counted in
+    /// cap in flight would refuse, or that may wait for a slot, ends the kept one first: its slots come back and its
+    /// account ends, as if the guard had been dropped. The later drop of the guard does nothing. Such an end is counted in
     /// [`RouteSnapshot::expired`](crate::snapshot::RouteSnapshot::expired) and in metrics, and logged.
     ///
     /// With zero, the request may be ended as soon as its response has ended. The longest time is some 584 years; a
@@ -441,6 +441,21 @@ mod tests {
 mod bounded_tests {
     use super::{super::tests_support::Slots, *};
 
+    #[test]
+    fn an_answer_that_is_complete_gives_no_guards() {
+        let slots = Slots::new(2);
+        for is_kept in [false, true] {
+            let answer = slots.admit();
+            let hold = answer.hold(None);
+            let kept = is_kept.then(|| hold.keep());
+            answer.complete();
+            assert_eq!(hold.keep().is_some(), is_kept);
+            drop((answer, kept));
+            assert!(hold.keep().is_none());
+            assert_eq!(slots.in_flight(), 0);
+        }
+    }
+
     /// However many guards come and go, no more requests are listed than are held by bounded guards alone.
     #[test]
     fn the_list_is_no_longer_than_the_requests_that_only_bounded_guards_hold() {
@@ -468,7 +483,10 @@ mod bounded_tests {
             (1, 1),
             "the one without an end"
         );
-        drop(guards);
+        for guard in guards {
+            drop(guard);
+            assert!(listed() <= 1, "those that have ended stay so");
+        }
         assert_eq!((listed(), slots.in_flight()), (0, 0));
         assert_eq!(slots.bounded.earliest(), Nanos::MAX);
     }

@@ -463,13 +463,15 @@ impl Attempt<'_> {
         if self.asks_at_once() {
             return self.ask_without_a_line(limit_set, now, outcome);
         }
+        if limit_set.is_patient {
+            // Before it stands in line.
+            self.has_ended_lost(now);
+        }
         let timeout = || self.timeout();
         let readings = &mut *outcome.readings;
         let mut answer =
             limiter.ask(limit_set, self.demand, now, self.arrived, timeout, readings)?;
-        if !matches!(answer, QueueAnswer::Admitted) && self.has_ended_lost(now) {
-            // It leaves the line, and asks as if it had just come.
-            drop(answer);
+        if matches!(answer, QueueAnswer::Denied) && self.has_ended_lost(now) {
             *readings = LimitReadings::default();
             answer = limiter.ask(limit_set, self.demand, now, self.arrived, timeout, readings)?;
         }

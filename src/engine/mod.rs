@@ -84,7 +84,8 @@ impl Engine {
         }
     }
 
-    /// Returns an engine by the same rules and balances that decides for others, who get neither answers nor fields.
+    /// Returns an engine by the same rules and balances that decides for others, who get neither answers nor fields. It
+    /// has no answers to keep.
     pub(crate) fn asked_by(&self, asker: Asker) -> Arc<Self> {
         let options = Options {
             asker,

@@ -18,7 +18,7 @@
 use std::sync::Arc;
 
 use super::{
-    options::{Asker, Options},
+    options::Options,
     outcome::{Decided, Outcome, Refusal, Ticket},
     pending::Attempt,
     route_limits::RouteLimits,
@@ -98,8 +98,7 @@ impl Attempt<'_> {
     fn kept_answer(&self, states: &PlainStates) -> Option<KeptAnswer> {
         let (options, now) = (&self.engine.options, self.arrived);
         let is_written = options.rejection.is_some() || self.rules.rejections.is_some();
-        let is_asked_for_more = is_written || options.asker != Asker::Request;
-        if is_asked_for_more || options.stagger_retry_after || !self.may_be_kept(self.framing()) {
+        if is_written || options.stagger_retry_after || !self.may_be_kept(self.framing()) {
             return None;
         }
         let RouteLimits {
