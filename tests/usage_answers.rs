@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::body::Body;
 use http::{Method, Request, Response, StatusCode};
@@ -12,7 +12,9 @@ use http_body_util::{BodyExt, StreamBody};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_throttle::{
-    Handle, Limits, Rate, Rules, Usage, body::InFlightGuard, snapshot::MissingUsage,
+    Handle, Limits, Rate, Rules, Usage,
+    body::{Hold, KeptRequest},
+    snapshot::MissingUsage,
     usage::Estimate,
 };
 
@@ -304,23 +306,37 @@ async fn answers_without_a_body_leave_the_reservation() {
     assert_eq!(missing(&handle).total(), 0);
 }
 
-/// The account of a response with a guard is the handler's.
+/// What the answer of a kept request reports is added: its account stays open until the guard is gone.
 #[tokio::test(start_paused = true)]
-async fn a_response_with_a_guard_is_neither_read_nor_missed() {
-    let throttle = build(throttling(rules()).usage_from_answers(true));
+async fn the_report_of_a_kept_request_is_added_and_settles_nothing() {
+    let limits = Limits::new().keep(true);
+    let throttle = build(throttling(rules().default_route(limits)).usage_from_answers(true));
     let handle = throttle.handle();
-    let guard = InFlightGuard::new();
-    let kept = guard.clone();
-    let inner = service_fn(move |_: Request<Body>| {
-        let mut response = Case::new(EVENTS, [long(), last(9, 12)]).response();
-        response.extensions_mut().insert(guard.clone());
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    let request = Request::post("/").body(Body::empty()).expect("a request");
-    let response = throttle.layer(inner).oneshot(request).await;
-    let body = response.expect("never fails").into_body();
-    body.collect().await.expect("no error");
-    assert_eq!(charged(&handle), RESERVED);
-    drop(kept);
-    assert_eq!((charged(&handle), missing(&handle).total()), (RESERVED, 0));
+    // (what the answer reports, what is charged after it, after five more tokens, and after the guard)
+    for (output, charged_by) in [(111, [120, 125, 125]), (11, [RESERVED, RESERVED, RESERVED])] {
+        let before = charged(&handle);
+        let inner = service_fn(move |request: Request<Body>| {
+            let extensions = request.extensions();
+            let kept = extensions.get::<Hold>().and_then(Hold::keep);
+            let usage = extensions.get::<Usage>().cloned();
+            let mut response = Case::new(EVENTS, [long(), last(9, output), done()]).response();
+            let held = Arc::new((kept, usage));
+            response.extensions_mut().insert(held);
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let request = Request::post("/").body(Body::empty()).expect("a request");
+        let response = throttle.layer(inner).oneshot(request).await;
+        let (mut head, body) = response.expect("never fails").into_parts();
+        let held = head
+            .extensions
+            .remove::<Arc<(Option<KeptRequest>, Option<Usage>)>>();
+        body.collect().await.expect("no error");
+        assert_eq!(charged(&handle) - before, charged_by[0]);
+        let (kept, usage) = held.and_then(Arc::into_inner).expect("kept");
+        assert!(usage.expect("an account").add(5), "it is open");
+        assert_eq!(charged(&handle) - before, charged_by[1]);
+        drop(kept);
+        assert_eq!(charged(&handle) - before, charged_by[2]);
+        assert_eq!(missing(&handle).total(), 0);
+    }
 }
