@@ -66,6 +66,7 @@ use crate::{
     response::{
         Answer, Templates,
         fields::{UnwrittenFields, add_degraded},
+        is_failure,
     },
 };
 
@@ -327,9 +328,7 @@ where
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
                 let admission = admission.take();
-                if let (Ok(response), Some(admission)) = (&result, &admission) {
-                    admission.answered(response.status(), response.headers());
-                }
+                refund_failure(result.as_ref().ok(), admission.as_ref());
                 let held = admission.map(Held::Admission);
                 Poll::Ready(result.map(|response| response.map(|body| B::inner(body, held))))
             }
@@ -369,9 +368,7 @@ where
                     degraded,
                 } = told;
                 let admission = admission.take();
-                if let (Ok(response), Some(admission)) = (&*result, &admission) {
-                    admission.answered(response.status(), response.headers());
-                }
+                refund_failure(result.as_ref().ok(), admission.as_ref());
                 let mut held = admission.map(Held::Admission);
                 if let Ok(response) = result {
                     if let Some(fields) = fields.take() {
@@ -397,6 +394,16 @@ where
             None | Some(Rest::Slot { .. } | Rest::Rejected { .. }) => {
                 unreachable!("an admitted request has an inner future")
             }
+        }
+    }
+}
+
+/// Gives back what a failure of the inner service has cost, where the rules say so.
+#[inline]
+fn refund_failure<B>(response: Option<&Response<B>>, admission: Option<&Admission>) {
+    if let (Some(response), Some(admission)) = (response, admission) {
+        if admission.refunds() && is_failure(response.status(), response.headers()) {
+            admission.fail();
         }
     }
 }

@@ -37,7 +37,7 @@ fn clients(plan: impl Into<Plan>) -> Clients {
     Clients::by_header("x-client").each(plan)
 }
 
-/// What is left of the total.
+/// The units that are left of the total.
 fn left(throttle: &ThrottleLayer) -> Option<u64> {
     let snapshot = throttle.handle().snapshot();
     let total = snapshot.limits.iter().find(|it| it.scope == Scope::Total);
@@ -279,4 +279,113 @@ async fn replicas_share_a_total_to_the_unit() {
         }
         assert_eq!(units, 90, "{leased} leased");
     }
+}
+
+/// A closure states the cost of each request: here a header field does.
+fn by_closure(rules: Rules) -> Rules {
+    rules.cost_by(|head| head.field("x-cost")?.parse().ok())
+}
+
+fn costly(uri: &str, cost: &str) -> Request<Body> {
+    let mut request = ask(uri, "a");
+    let cost = cost.parse().expect("a value");
+    request.headers_mut().insert("x-cost", cost);
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_states_the_cost_of_a_request() {
+    let rules = Rules::new()
+        .total(hourly(100))
+        .default_route(hourly(50))
+        .route("POST /images", Limits::new().cost(10))
+        .route("POST /free", Limits::new())
+        .route("POST /health", Limits::exempt())
+        .clients(clients(
+            Plan::new(hourly(90)).route("POST /images", hourly(40)),
+        ));
+    let throttle = throttle(by_closure(rules));
+    // (path, what the closure says, what is left of the total)
+    let table = [
+        ("/chat", "", 99),
+        ("/chat", "0", 98),
+        ("/chat", "1", 97),
+        ("/chat", "7", 90),
+        // No less than the route's.
+        ("/images", "3", 80),
+        ("/images", "", 70),
+        ("/images", "12", 58),
+        // Over and over again, and for a path that may mean two routes.
+        ("/chat", "7", 51),
+        ("/im%61ges", "11", 40),
+        ("/im%61ges", "11", 29),
+        ("/health", "9", 29),
+    ];
+    for (uri, cost, after) in table {
+        let decided = throttle.handle().preview(&costly(uri, cost));
+        let answer = send(&throttle.layer(served()), costly(uri, cost)).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{uri} {cost}");
+        assert_eq!(left(&throttle), Some(after), "{uri} {cost}");
+        let costs = |scope| decided.limits().find(|limit| limit.scope() == scope);
+        for limit in [costs(Scope::Route), costs(Scope::ClientOnRoute)] {
+            assert_eq!(
+                limit.map_or(1, |limit| limit.cost()),
+                1,
+                "they count requests"
+            );
+        }
+    }
+    // The client has 90, of which 71 are used: too little, and then never.
+    for (cost, waits) in [("20", true), ("91", false), ("18446744073709551615", false)] {
+        let refused = send(&throttle.layer(served()), costly("/chat", cost)).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "{cost}");
+        assert_eq!(
+            refused.headers().contains_key("retry-after"),
+            waits,
+            "{cost}"
+        );
+        assert_eq!(left(&throttle), Some(29), "a refusal costs nothing");
+    }
+    assert!(passes(&throttle, costly("/chat", "19")).await);
+}
+
+/// A client invents costs, of which no more are kept than there is room for.
+#[tokio::test(start_paused = true)]
+async fn any_number_of_costs_is_charged_to_the_unit() {
+    const TOTAL: u64 = 1_200_000;
+    let rules = Rules::new()
+        .total(hourly(TOTAL))
+        .default_route(hourly(9_999));
+    let throttle = throttle(by_closure(rules).route("POST /chat", Limits::new()));
+    let mut used = 0;
+    for cost in (1..=1_500).chain([1, 700, 1_500]) {
+        assert!(passes(&throttle, costly("/chat", &cost.to_string())).await);
+        used += cost;
+        assert_eq!(left(&throttle), Some(TOTAL - used));
+    }
+    let snapshot = throttle.handle().snapshot();
+    let chat = snapshot.routes.iter().find(|it| &*it.route == "POST /chat");
+    assert_eq!(chat.map(|it| it.admitted), Some(1_503), "each is counted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn costs_of_a_closure_are_charged_in_a_store_and_over_reloads() {
+    let rules = |burst| by_closure(Rules::new().total(hourly(burst)).default_route(hourly(99)));
+    let store = MemoryStore::new();
+    let [one, other] = [(); 2].map(|()| build(throttling(rules(100)).store(store.clone())));
+    assert!(passes(&one, costly("/a", "30")).await);
+    assert!(passes(&other, costly("/b", "40")).await);
+    let changes = one
+        .handle()
+        .reload(rules(110))
+        .expect("rules that hold together");
+    assert_eq!(changes.len(), 1, "{changes}");
+    assert!(!passes(&one, costly("/a", "41")).await);
+    assert!(passes(&one, costly("/a", "40")).await);
+    let plain = Rules::new().total(hourly(110)).default_route(hourly(99));
+    let changes = one
+        .handle()
+        .reload(plain)
+        .expect("rules that hold together");
+    assert!(changes.to_string().contains("cost_by"), "{changes}");
 }

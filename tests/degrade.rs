@@ -114,7 +114,7 @@ async fn ends(throttle: &ThrottleLayer, count: usize, uri: &str) -> Vec<End> {
     ends
 }
 
-/// What remains of a limit that all requests share.
+/// The units that remain of a limit that all requests share.
 fn left(throttle: &ThrottleLayer, name: &str) -> u64 {
     let snapshot = throttle.handle().snapshot();
     let mut limits = snapshot.limits.iter();

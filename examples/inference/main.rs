@@ -26,7 +26,7 @@
 //! INFO request{method=POST route="/v1/chat/completions"}: status=429 latency=208.328µs throttle=refused (tokens: 59867 left) (chat: 0 left) (model: 4 left), again in 619.92ms
 //! ```
 //!
-//! It speaks the APIs of OpenAI, of Anthropic (`/v1/messages`) and of Gemini
+//! The server speaks the APIs of OpenAI, of Anthropic (`/v1/messages`) and of Gemini
 //! (`/v1/models/{model}:generateContent`).
 //!
 //! Read `app.rs` first: it has the limits and the order of the layers. `api.rs` has the handlers, `openai.rs`,

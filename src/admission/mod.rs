@@ -35,8 +35,6 @@ mod tests_support;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
-
 pub use self::hold::{Hold, KeptRequest};
 use self::{hold::AnswerHold, reservation::TokenReservation};
 pub(crate) use self::{
@@ -163,15 +161,19 @@ impl Admission {
         }
     }
 
-    /// Notes the head of the response. A failure of the inner service is refunded, where the rules say so and no guard
-    /// keeps the request.
+    /// Returns whether a failure of the inner service is refunded.
     #[inline]
-    pub(crate) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
-        if let Some(reservation) = self.reservation().filter(|it| it.refunds()) {
-            if is_failure(status, headers) {
-                self.close();
-                reservation.refund();
-            }
+    pub(crate) fn refunds(&self) -> bool {
+        self.reservation()
+            .is_some_and(|reservation| reservation.refunds())
+    }
+
+    /// Notes that the inner service has failed, where that is refunded. A request that a guard keeps gets nothing back.
+    #[cold]
+    pub(crate) fn fail(&self) {
+        self.close();
+        if let Some(reservation) = self.reservation() {
+            reservation.refund();
         }
     }
 
@@ -182,15 +184,6 @@ impl Admission {
             answer.close();
         }
     }
-}
-
-/// Returns whether a response tells of a failure of the service, and not of a fault of its client: by its status, or by
-/// gRPC's in the same block of fields, which stands for one (`google.rpc.Code`). A deadline that has passed is the client's.
-fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
-    let grpc = || headers.get("grpc-status").map(HeaderValue::as_bytes);
-    status.is_server_error()
-        || status == StatusCode::TOO_MANY_REQUESTS
-        || matches!(grpc(), Some(b"2" | b"8" | b"13" | b"14" | b"15"))
 }
 
 impl Drop for TokenAdmission {

@@ -1,4 +1,4 @@
-//! The limits of requests that may match several routes.
+//! The limits of requests that may match several routes, and of those that cost more than others of their route.
 //!
 //! A host may match a path with escapes, empty segments or a final slash to another route than this crate. Such a
 //! request is charged on the limits of all routes that it may match, all or none, so that no spelling dodges a limit.
@@ -51,11 +51,7 @@ impl CombinedLimits {
             [only] => return Cow::Borrowed(only),
             [first, second, others @ ..] => (first, second, others),
         };
-        let set = match is_declared {
-            true => &self.declared,
-            false => &self.undeclared,
-        };
-        let set = set.get_or_init(|| BoundedMap::new(None));
+        let set = self.set(is_declared);
         let address = |limits: &&RouteLimits| std::ptr::from_ref::<RouteLimits>(limits).addr();
         let addresses: Vec<usize> = routes.iter().map(address).collect();
         let make = || {
@@ -67,6 +63,40 @@ impl CombinedLimits {
             Ok(Some(kept)) => Cow::Borrowed(kept),
             Ok(None) | Err(Sealed) => Cow::Owned(make()),
         }
+    }
+
+    /// Returns the limits for requests that cost so many units, or as they are if these cost as much already.
+    ///
+    /// They are kept if those that they are made of are. `is_declared` as above.
+    pub(super) fn costing<'a>(
+        &'a self,
+        limits: Cow<'a, RouteLimits>,
+        cost: u64,
+        is_declared: bool,
+    ) -> Cow<'a, RouteLimits> {
+        if cost <= limits.limit_set.cost() || limits.limit_set.exempt {
+            return limits;
+        }
+        let make = |limits: &RouteLimits| limits.under(limits.limit_set.at_cost(cost));
+        let Cow::Borrowed(limits) = limits else {
+            return Cow::Owned(make(&limits));
+        };
+        let set = self.set(is_declared);
+        let address = std::ptr::from_ref::<RouteLimits>(limits).addr();
+        match set.get(set.hash(&("cost", address, cost)), || {
+            Some(Box::new(make(limits)))
+        }) {
+            Ok(Some(kept)) => Cow::Borrowed(kept),
+            Ok(None) | Err(Sealed) => Cow::Owned(make(limits)),
+        }
+    }
+
+    fn set(&self, is_declared: bool) -> &Set {
+        let set = match is_declared {
+            true => &self.declared,
+            false => &self.undeclared,
+        };
+        set.get_or_init(|| BoundedMap::new(None))
     }
 
     /// Counts what was admitted under each of them, with their routes and limits. Those that were made for one request

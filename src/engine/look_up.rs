@@ -215,7 +215,7 @@ impl RuleSet {
     ) -> Option<&RouteLimits> {
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
-        let literal = self.table.plain(&head)?;
+        let literal = self.table.plain(&head).filter(|_| self.cost_by.is_none())?;
         let mut limits = literal.value.variants.get(plan.first)?.get()?;
         if model != ModelClass::NONE {
             limits = Self::at_once_of_model(literal.value, limits, model)?;
@@ -290,6 +290,10 @@ impl RuleSet {
             price = classes.price;
         }
         demand.price = price;
+        if let Some(cost_by) = &self.cost_by {
+            let cost = cost_by.of(request).unwrap_or(1);
+            limits = self.combined_limits.costing(limits, cost, is_declared);
+        }
         if limits.limit_set.has_tokens {
             demand.tokens = self.estimator.tokens(request);
             demand.is_exact = self.estimator.is_exact();

@@ -42,7 +42,7 @@ use crate::{
     observe::Log,
     response::Rejection,
     route::{RouteKey, overlaps::Overlaps, table::Table, undeclared::BoundedMap},
-    rules::{Compiled, DeclaredRoute, LimitTemplate, PlanLimits, RulesError},
+    rules::{Compiled, DeclaredRoute, LimitTemplate, PlanLimits, RequestCost, RulesError},
     store::client::StoreClient,
     usage::Estimator,
 };
@@ -63,6 +63,8 @@ pub(crate) struct RuleSet {
     pub(super) default_keep: bool,
     /// True if its failures are refunded.
     pub(super) default_refunds: bool,
+    /// The closure that states the cost of a request.
+    pub(super) cost_by: Option<RequestCost>,
     /// The declared routes.
     pub(super) table: Table<Route>,
     /// True if a key of the table, of a plan or of an answer has a literal after a parameter: escapes then have more
@@ -140,6 +142,7 @@ impl RuleSet {
             default_cost,
             default_keep,
             default_refunds,
+            cost_by,
             per_route,
             catch_all,
             resolver,
@@ -249,6 +252,7 @@ impl RuleSet {
             default_cost,
             default_keep,
             default_refunds,
+            cost_by,
             resolver,
             plans,
             estimator,

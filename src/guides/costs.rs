@@ -176,6 +176,9 @@
 //! quotas of its client and of the total: with `cost(10)`, an image counts as ten chats. Limits of one route or one
 //! model count requests.
 //!
+//! [`Rules::cost_by`](crate::Rules::cost_by) asks a closure for the cost of each request, such as for the number of
+//! answers in its body.
+//!
 //! [`Estimate::from_body`](crate::usage::Estimate::from_body) estimates the model tokens of a request by its text and
 //! by the output that it asks for, as far as the body was read. It is a guess: a server may read members that are not
 //! [counted](crate::facts), make several answers of one prompt list, or ignore a maximum. Settle the true cost

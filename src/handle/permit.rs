@@ -11,7 +11,7 @@ use crate::{
 /// The admission of a piece of work: a message of a WebSocket, a job, a field of a query. From
 /// [`Handle::try_acquire`](super::Handle::try_acquire) and [`Handle::acquire`](super::Handle::acquire).
 ///
-/// It holds the slots of the work and its account of model tokens until it is dropped. The drop is the end of an
+/// A permit holds the slots of the work and its account of model tokens until it is dropped. The drop is the end of an
 /// answer: an account that was not settled is charged with its reservation, or with the tokens added if these are
 /// more. Units of rates and quotas stay charged.
 #[must_use = "slots come back when the permit is dropped"]

@@ -350,6 +350,18 @@ impl LimitSet {
         limit_set
     }
 
+    /// Returns the units that a request takes of the rates and quotas of its client and of the total.
+    pub(crate) fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    /// Returns another set for requests that cost so much, or as much as now if that is more.
+    pub(crate) fn at_cost(&self, cost: u64) -> Self {
+        let mut limit_set = self.with(self.all().cloned());
+        limit_set.exempt = self.exempt;
+        limit_set.costing(cost)
+    }
+
     /// Returns the set for requests that cost so much, or as much as now if that is more.
     pub(crate) fn costing(self, cost: u64) -> Self {
         let cost = cost.max(self.cost);

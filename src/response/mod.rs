@@ -6,6 +6,7 @@ mod answer;
 mod api_error;
 mod body_timeout;
 mod dialect;
+mod failure;
 pub(crate) mod fields;
 pub(crate) mod grpc;
 mod header_names;
@@ -26,6 +27,7 @@ use self::header_names::{
 pub(crate) use self::{
     answer::{Answer, AnswerBody},
     body_timeout::BodyTimeout,
+    failure::is_failure,
     kept::{KeptAnswer, KeptRefusals},
     protocol::Framing,
     rejection::{Rejections, RouteRejection, close_connection, strip},

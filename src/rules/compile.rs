@@ -9,6 +9,7 @@ use super::{
     plans::{PlanLimits, plans, reserve_clients, resolver},
     prices::compile_prices,
     registry::{Draft, LimitTemplate, ScopeKey},
+    request_cost::RequestCost,
     settings::Settings,
     tokens,
 };
@@ -33,6 +34,8 @@ pub(crate) struct Compiled {
     pub(crate) default_keep: bool,
     /// True if its failures are refunded.
     pub(crate) default_refunds: bool,
+    /// The closure that states the cost of a request.
+    pub(crate) cost_by: Option<RequestCost>,
     /// True if each route without a key gets buckets of its own.
     pub(crate) per_route: bool,
     /// The requests that `$default` takes.
@@ -83,6 +86,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         clients,
         estimate,
         prices,
+        cost_by,
         rejections,
     } = rules;
     draft.note(Settings::of(rules));
@@ -157,6 +161,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         default_cost: default_cost.unwrap_or(1),
         default_keep: default_keep.unwrap_or(false),
         default_refunds: default_refunds.unwrap_or(false),
+        cost_by: cost_by.clone(),
         catch_all: *catch_all,
         resolver: clients.as_ref().map(resolver).transpose()?,
         plans,

@@ -12,6 +12,7 @@ mod pairs;
 mod plans;
 mod prices;
 mod registry;
+mod request_cost;
 mod second_budgets;
 mod settings;
 mod tokens;
@@ -20,6 +21,7 @@ use std::{any::Any, sync::Arc};
 
 use crate::{
     client::Clients,
+    head::RequestHead,
     limit::{
         limits::{Access, Limits},
         price::Prices,
@@ -41,6 +43,7 @@ pub(crate) use self::{
     pairs::pairs,
     plans::PlanLimits,
     registry::{Handover, LimitTemplate, ModelKey, Registry, others},
+    request_cost::RequestCost,
 };
 
 /// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.
@@ -80,6 +83,7 @@ pub struct Rules {
     pub(crate) clients: Option<Clients>,
     pub(crate) estimate: Estimate,
     pub(crate) prices: Option<Prices>,
+    pub(crate) cost_by: Option<RequestCost>,
     pub(crate) rejections: Rejections,
 }
 
@@ -197,6 +201,39 @@ impl Rules {
     /// prices that it was admitted with.
     pub fn prices(mut self, prices: Prices) -> Self {
         self.prices = Some(prices);
+        self
+    }
+
+    /// Sets a closure that states the cost of a request, in units of the rates and quotas of its client and of the total.
+    /// It sees the head, and in the extensions the [facts](crate::facts::BodyFacts) of a body that the
+    /// [peek layer](crate::ThrottleLayer::peek_layer) has read. Replaces an earlier one.
+    ///
+    /// `None`, and a number below the [cost](Limits::cost) of the request's route or model, mean that cost. A request whose
+    /// cost is above a burst or the count of a quota can never pass: it is refused at once, without a wait to retry after.
+    /// While a store is down, a request that costs more than its [share](crate::store::OnOutage::Local) of a burst takes
+    /// all of that share.
+    ///
+    /// The closure runs on each request and must not block. With a peek layer that reads bodies it runs a second time,
+    /// before the body, where there are no facts. The limits of 1,024 costs of routes with keys are kept, and as many of
+    /// others; further ones are made for each request, which takes microseconds.
+    ///
+    /// ```
+    /// use tower_throttle::{Clients, Quota, Rules, facts::BodyFacts};
+    ///
+    /// // Four answers to one prompt count as four requests.
+    /// let rules = Rules::new()
+    ///     .clients(Clients::by_bearer().each(Quota::per_day(1_000)))
+    ///     .cost_by(|head| head.extensions().get::<BodyFacts>()?.facts()?.choices());
+    /// # let _ = rules;
+    /// ```
+    ///
+    /// The number of answers is what a client writes into its body, and an unread body has none: state a cost for that,
+    /// too, if it may matter.
+    pub fn cost_by(
+        mut self,
+        cost: impl Fn(RequestHead<'_>) -> Option<u64> + Send + Sync + 'static,
+    ) -> Self {
+        self.cost_by = Some(RequestCost::new(cost));
         self
     }
 

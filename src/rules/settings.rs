@@ -50,6 +50,7 @@ impl Settings {
             clients,
             estimate,
             prices,
+            cost_by,
             rejections,
         } = rules;
         let mut settings = Self::default();
@@ -77,6 +78,9 @@ impl Settings {
             "a token for 4 bytes, otherwise 1",
             self::estimate(estimate),
         );
+        if cost_by.is_some() {
+            settings.set("", "cost_by", "none", "custom".to_owned());
+        }
         if let Some(limits) = total {
             settings.limits("total", limits);
         }

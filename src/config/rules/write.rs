@@ -114,8 +114,12 @@ pub(super) fn rules(rules: &Rules) -> Result<DocumentValue, ConfigError> {
         clients,
         estimate,
         prices,
+        cost_by,
         rejections,
     } = rules;
+    if cost_by.is_some() {
+        return Err(unwritable("cost_by", "a closure"));
+    }
     let mut table = TableBuilder::default();
     let (word, _) = UNDECLARED
         .iter()

@@ -162,11 +162,11 @@ fn errors_report_nothing() {
 struct Dialect {
     name: &'static str,
     kind: MediaType,
-    /// What comes first, and tells the input if it does.
+    /// The first event, which tells the input if it is there.
     first: Vec<String>,
     /// An event with text.
     text: fn(&str) -> String,
-    /// What comes last, and tells the usage.
+    /// The last event, which tells the usage.
     last: Vec<String>,
     has_early_input: bool,
     /// Each event with text has counts, too.

@@ -87,7 +87,7 @@ enum Expected {
 
 /// The result of reading a token.
 enum Token {
-    /// It ends there, and this is expected next.
+    /// The end of it, and the token that is expected next.
     Whole(usize, Expected),
     /// The bytes are read up to there, and the state says what comes.
     Cut(usize),

@@ -105,7 +105,7 @@ enum Scanner {
     EventStream(EventStreamScanner),
 }
 
-/// What was read of an answer.
+/// The usage and the text that were read of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ScanReport {
     /// The usage, if the answer has reported it, and nothing has passed since that is not in it.
