@@ -418,6 +418,40 @@ fn data_that_is_no_json_counts_with_its_bytes() {
     }
 }
 
+/// vLLM's `continuous_usage_stats` and llama.cpp's `timings_per_token`: the request asks for counts with each event, some
+/// of which have no text. Whoever leaves after one of these has had no last word.
+#[test]
+fn counts_that_come_with_each_event_are_no_last_word_of_a_stream_that_is_cut() {
+    let vllm = |text: &str, output: u64| {
+        data(&format!(
+            r#"{{"choices":[{{"index":0,"delta":{{"content":"{text}"}}}}],"usage":{{"prompt_tokens":25,"completion_tokens":{output},"total_tokens":{}}}}}"#,
+            25 + output
+        ))
+    };
+    let llama = |text: &str, output: u64| {
+        data(&format!(
+            r#"{{"choices":[{{"index":0,"delta":{{"content":"{text}"}}}}],"timings":{{"cache_n":0,"prompt_n":25,"predicted_n":{output}}}}}"#
+        ))
+    };
+    let streams = [
+        [vllm("", 0), vllm("some text", 2), vllm("", 3), vllm("", 9)],
+        [
+            llama("", 1),
+            llama("some text", 2),
+            llama("", 3),
+            llama("", 9),
+        ],
+    ];
+    for stream in streams {
+        let mut scan = UsageScanner::new(MediaType::EventStream);
+        for event in &stream {
+            scan.read(event.as_bytes());
+            assert_eq!(scan.report(false).usage, None, "cut after {event}");
+        }
+        assert_eq!(scan.report(true).usage, Some(tokens(25, 0, 0, 9)));
+    }
+}
+
 proptest! {
     #![proptest_config(cases(60))]
 

@@ -25,8 +25,9 @@
 //!   other values are ignored.
 //! - The last of several members with the same name counts. A name may be written with escapes.
 //! - Counts of a stream are cumulative: the largest of each counts, so that `"usage": null` does not remove one.
-//! - A report is final if no text follows it. In a stream that is cut short it must also have no text beside it, and a
-//!   count of the output that is not only a total.
+//! - A report is final if no text follows it. In a stream that is cut short it must also come after text, have no text
+//!   beside it, and be the first with a count of the output that is not only a total: a client may ask its server for
+//!   counts with each event, and leave after any of them.
 //!
 //! # Text
 //!

@@ -112,6 +112,7 @@ struct Answer {
 struct Tally {
     counts: Counts,
     is_reported: bool,
+    is_apart: bool,
     is_conclusive: bool,
     text: u64,
     since: u64,
@@ -145,7 +146,9 @@ impl Tally {
             self.is_reported = true;
             let has = |names: [&str; 2]| names.iter().any(|name| counts.contains_key(name));
             let is_apart = has(["completion", "output"]) || !has(["prompt", "input"]);
-            self.is_conclusive = answer.text == 0 && is_apart;
+            let is_first = is_apart && !self.is_apart;
+            self.is_apart |= is_apart;
+            self.is_conclusive = is_first && self.text > 0 && answer.text == 0;
             self.since = 0;
         }
         for (name, count) in counts {

@@ -12,8 +12,10 @@ pub(super) struct Tally {
     counts: TokenCounts,
     /// The output was reported.
     is_reported: bool,
-    /// The last report had no text beside it, and an output of its own. It may be the last word of a body that was cut
-    /// short.
+    /// A report had an output of its own.
+    is_told_apart: bool,
+    /// The last report was the first of these, after some text and with none beside it. It may be the last word of a
+    /// body that was cut short: of servers that report with each event no report is.
     is_conclusive: bool,
     /// Bytes of text, and of those the ones that came after the last report.
     text: u64,
@@ -44,7 +46,10 @@ impl Tally {
         self.counts.raise(counts);
         if counts.tell_output() {
             self.is_reported = true;
-            self.is_conclusive = !has_text && counts.tell_output_apart();
+            let is_apart = counts.tell_output_apart();
+            let is_first = is_apart && !self.is_told_apart;
+            self.is_told_apart |= is_apart;
+            self.is_conclusive = is_first && self.text > 0 && !has_text;
             self.text_since = 0;
         }
     }
