@@ -292,6 +292,15 @@ fn streams() -> Vec<Dialect> {
             has_counts_with_text: false,
         },
         Dialect {
+            name: "Ollama generate, thinking",
+            kind: MediaType::JsonLines,
+            first: vec![],
+            text: |text| format!("{}\n", format_args!(r#"{{"model":"m","response":"","thinking":"{text}","done":false}}"#)),
+            last: vec!["{\"model\":\"m\",\"response\":\"\",\"done\":true,\"prompt_eval_count\":25,\"eval_count\":1000}\n".to_owned()],
+            has_early_input: false,
+            has_counts_with_text: false,
+        },
+        Dialect {
             name: "llama.cpp",
             kind: MediaType::EventStream,
             first: vec![],

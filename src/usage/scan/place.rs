@@ -88,6 +88,8 @@ impl Container {
                 (Some(b'r'), b"response") => AnswerMember::container(Self::Response).or_text(),
                 (Some(b'c'), b"content") => OTHER.with_text().or_text(),
                 (Some(b't'), b"text") if !is_event => OTHER.or_text(),
+                // Ollama's, beside an empty `response`.
+                (Some(b't'), b"thinking") => OTHER.or_text(),
                 (Some(b'm'), b"meta") => AnswerMember::container(Self::Meta),
                 (Some(b't'), b"timings") => AnswerMember::container(Self::Timings),
                 (Some(b'p' | b'e' | b't'), name) => {

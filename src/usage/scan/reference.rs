@@ -295,7 +295,7 @@ fn answer(answer: &[(String, Json)], is_event: bool) -> Answer {
     for (name, value) in answer {
         if let Json::Text(text) = value {
             let is_text = match name.as_str() {
-                "delta" | "response" | "content" => true,
+                "delta" | "response" | "content" | "thinking" => true,
                 "text" => !is_event,
                 _ => false,
             };
