@@ -481,6 +481,42 @@ async fn a_request_in_line_passes_at_the_bound() {
     assert_eq!(second.await.expect("no panic").status(), StatusCode::OK);
 }
 
+/// The guard gets its bound while others are in line already: with the end of its answer, or with that of a later guard.
+#[tokio::test(start_paused = true)]
+async fn a_request_in_line_is_told_of_a_bound_that_comes_later() {
+    let total = Limits::new().in_flight(1).max_wait(60 * SECOND);
+    let rules = || {
+        let job = Limits::new().keep(true);
+        Rules::new()
+            .total(total.clone())
+            .route("POST /job", job)
+            .route("GET /other", hourly(9))
+    };
+    let here = throttle(rules());
+    let stored = build(throttling(rules()).store(MemoryStore::new()));
+    for (place, layer) in [("here", here), ("with a store", stored)] {
+        let service = told(&layer);
+        let answer = ask(&service, "POST", "/job").await;
+        let hold = hold(&answer);
+        let [short, long] = [10, 40].map(|most| hold.keep_at_most(most * SECOND));
+        let mut line = tokio::spawn(ask_other(service.clone()));
+        tokio::task::yield_now().await;
+        bytes(answer).await;
+        advance(5 * SECOND).await;
+        drop(long);
+        let in_line = timeout(4 * SECOND, &mut line).await;
+        assert!(in_line.is_err(), "{place}: before the bound");
+        let passes = timeout(2 * SECOND, line).await;
+        let passes = passes.unwrap_or_else(|_| panic!("{place}: not at the bound"));
+        assert_eq!(
+            passes.expect("no panic").status(),
+            StatusCode::OK,
+            "{place}"
+        );
+        assert!(short.expect("a guard").has_expired(), "{place}");
+    }
+}
+
 async fn ask_other(service: ByTest) -> Answered {
     ask(&service, "GET", "/other").await
 }

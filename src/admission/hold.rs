@@ -110,32 +110,47 @@ impl SharedAdmission {
     }
 
     /// Removes a holder, and ends the admission if it was the last. Without effect if the admission ended at a bound.
+    ///
+    /// If it has a bound from now on, or an earlier one, those in line look again, and wait no longer than to the bound.
     fn release(self: &Arc<Self>, until: Option<Nanos>) {
-        let ended = self.with(|state| {
-            state.admission.as_ref()?;
+        let (ended, is_moved) = self.with(|state| {
+            if state.admission.is_none() {
+                return (None, false);
+            }
             match until {
                 None => state.unbounded -= 1,
                 Some(until) => {
                     let own = state.bounds.iter().position(|bound| *bound == until);
-                    state.bounds.swap_remove(own?);
+                    if let Some(own) = own {
+                        state.bounds.swap_remove(own);
+                    }
                 }
             }
-            self.moved(state);
+            let is_moved = self.moved(state) && state.place.is_some();
             let is_last = state.unbounded == 0 && state.bounds.is_empty();
-            state.admission.take_if(|_| is_last)
+            (state.admission.take_if(|_| is_last), is_moved)
         });
         drop(ended);
+        let Origin {
+            limiter, limit_set, ..
+        } = &*self.origin;
+        if is_moved && limit_set.has_slots {
+            limiter.queues.wake_all(|| limiter.now());
+        }
     }
 
-    /// Keeps the place among the bounded requests in step with the holders. The caller holds the lock.
-    fn moved(self: &Arc<Self>, state: &mut HoldState) {
+    /// Keeps the place among the bounded requests in step with the holders. Returns whether it has changed. The caller
+    /// holds the lock.
+    fn moved(self: &Arc<Self>, state: &mut HoldState) -> bool {
         let until = state.until();
-        if state.place.map(|(until, _)| until) != until {
+        let is_moved = state.place.map(|(until, _)| until) != until;
+        if is_moved {
             if let Some(place) = state.place.take() {
                 self.bounded.remove(place);
             }
             state.place = until.map(|until| self.bounded.insert(until, self));
         }
+        is_moved
     }
 
     /// Takes the admission out if the request is lost at `now`.
@@ -354,7 +369,8 @@ impl Hold {
     ///
     /// No timer ends it. When the time is over and the request is held by such guards alone, the next request that a
     /// cap in flight would refuse, or that may wait for a slot, ends the kept one first: its slots come back and its
-    /// account ends, as if the guard had been dropped. The later drop of the guard does nothing. Such an end is counted in
+    /// account ends, as if the guard had been dropped. A request that is the first in line for the slot does so when the
+    /// time is over. The later drop of the guard does nothing. Such an end is counted in
     /// [`RouteSnapshot::expired`](crate::snapshot::RouteSnapshot::expired) and in metrics, and logged.
     ///
     /// With zero, the request may be ended as soon as its response has ended. The longest time is some 584 years; a

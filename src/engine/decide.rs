@@ -391,7 +391,7 @@ impl Attempt<'_> {
     }
 
     /// Returns the moment until which the request waits for a slot: this one, or the next at which a kept request is lost.
-    fn or_lost(&self, until: Nanos) -> Nanos {
+    pub(super) fn or_lost(&self, until: Nanos) -> Nanos {
         match self.limits.limit_set.has_slots {
             true => until.min(self.engine.active.bounded.earliest()),
             false => until,

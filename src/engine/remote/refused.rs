@@ -176,7 +176,9 @@ impl Attempt<'_> {
             }
             Retry::At(until) => Ruling::Wait(Wait::in_line_until(until, 0)),
             // A unit that comes free before the waker is entered wakes nothing: then the request asks once more.
-            Retry::Woken(until) if progress.is_entered => Ruling::Wait(Wait::in_line(until)),
+            Retry::Woken(until) if progress.is_entered => {
+                Ruling::Wait(Wait::in_line(self.or_lost(until)))
+            }
             Retry::Woken(_) | Retry::Elsewhere => Ruling::Wait(Wait::again()),
             Retry::Never => self.deny_or_peek(readings, at, is_known, progress, outcome),
         }
