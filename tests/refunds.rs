@@ -234,6 +234,9 @@ async fn a_kept_request_gives_nothing_back() {
     drop(kept);
     assert_eq!(taken_of_client(&throttle), of_client(1, 10));
     assert_eq!(taken(&throttle.handle(), "route_tokens"), 10);
+    let routes = throttle.handle().snapshot().routes;
+    let refunded: u64 = routes.iter().map(|route| route.refunded).sum();
+    assert_eq!(refunded, 0, "none is counted that was not given back");
 }
 
 #[tokio::test(start_paused = true)]

@@ -325,6 +325,7 @@ impl TokenReservation {
             if state.is_kept {
                 return;
             }
+            self.origin.limit_set.counters.refunded.add(1);
             let (before, after) = match state.is_settled {
                 true => (Charged::Exactly(state.used), Some(state.used)),
                 false => (Charged::AtLeast(state.used), None),
@@ -334,7 +335,6 @@ impl TokenReservation {
                 (state.used, state.is_settled) = (TokenUsage::new(), true);
             }
         });
-        self.origin.limit_set.counters.refunded.add(1);
     }
 
     /// Returns whether failures of the inner service are refunded.
