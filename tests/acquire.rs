@@ -18,7 +18,8 @@ use tokio::time::{Instant, advance, timeout};
 use told::{Does, Told};
 use tower::Layer;
 use tower_throttle::{
-    Clients, Denial, Handle, Limits, Models, Permit, Rate, Rules, ThrottleLayer,
+    Clients, Denial, Handle, Limits, Models, Permit, Price, Prices, Rate, Rules, Spend,
+    ThrottleLayer,
     facts::BodyFacts,
     response::Dialect,
     store::OnOutage,
@@ -48,6 +49,26 @@ fn state(handle: &Handle) -> String {
 fn told(denial: &Denial) -> (Vec<String>, Option<Duration>) {
     let names = denial.violated().map(|limit| limit.name().to_owned());
     (names.collect(), denial.retry_after())
+}
+
+/// An account may be there for refunds alone, in which nothing is to be counted.
+#[test]
+fn usage_is_given_where_tokens_or_money_are_limited() {
+    let price = Price::new().input("1").output("1");
+    let rules = Rules::new()
+        .route(
+            "POST /refunds",
+            Limits::new().rate(hourly(9)).refund_failures(true),
+        )
+        .route("POST /tokens", Limits::new().tokens(hourly(90)))
+        .route("POST /money", Limits::new().spend(Spend::per_day("1.00")))
+        .prices(Prices::new().otherwise(price));
+    let handle = throttle(rules).handle();
+    for (path, is_given) in [("/refunds", false), ("/tokens", true), ("/money", true)] {
+        let permit = handle.try_acquire(&head("POST", path, "one"));
+        let permit = permit.expect("there is room");
+        assert_eq!(permit.usage().is_some(), is_given, "{path}");
+    }
 }
 
 fn charges() -> Rules {

@@ -47,12 +47,13 @@ impl Permit {
             PermitHeld::Admission(admission) => admission.reservation(),
             PermitHeld::Nothing | PermitHeld::Slot { .. } => None,
         };
+        let reservation = reservation.filter(|it| it.has_tokens());
         let usage = reservation.map(|reservation| Usage::new(Arc::clone(reservation)));
         Self { held, usage }
     }
 
-    /// Returns the account of model tokens, if a limit counts [tokens](crate::Limits::tokens). Without one, nothing is
-    /// to be counted.
+    /// Returns the account of model tokens, if a limit counts [tokens](crate::Limits::tokens) or
+    /// [money](crate::Limits::spend). Without one, nothing is to be counted.
     #[must_use]
     pub fn usage(&self) -> Option<&Usage> {
         self.usage.as_ref()
