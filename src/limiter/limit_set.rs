@@ -266,6 +266,8 @@ impl LimitSet {
         limit_set.model.clone_from(&self.model);
         limit_set.cost = self.cost;
         limit_set.is_degraded = self.is_degraded;
+        // Nobody waits for a second budget, whichever of its limits decide.
+        limit_set.is_patient &= !self.is_degraded;
         let limit_set = limit_set.keeping(self.keeps).refunding(self.refunds);
         limit_set.counted_by(&self.counters)
     }

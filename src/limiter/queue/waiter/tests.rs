@@ -650,3 +650,31 @@ async fn refused_here_and_there_it_stays_where_it_stands() {
     );
     assert_eq!(throttle.denied(&closed, None), [false, false]);
 }
+
+/// A second budget lets nobody wait, whichever of its limits decide: those that a store does not keep, or their shares
+/// while it is down.
+#[test]
+fn no_form_of_a_second_budget_is_patient() {
+    let first = BoundLimit::scope([slot(wait_policy(9, 9))]).remove(0);
+    let mut second = BoundLimit::scope([slot(None)]).remove(0);
+    second.limit.degrades_after = Some(0);
+    let limit_set = LimitSet::new("test", None, [first, second.clone()]);
+    assert!(limit_set.is_patient);
+    let budgets = limit_set.second.as_ref().expect("a second budget");
+    let choice = budgets
+        .scopes
+        .choose([second.scope_number].into_iter(), None);
+    let degraded = limit_set.degraded(choice.expect("its scope"));
+    for form in [degraded.held(), degraded.share(2), degraded] {
+        assert!(!form.is_patient);
+        let patient = form
+            .limits
+            .iter()
+            .filter(|bound| bound.limit.wait_policy.is_some());
+        assert_eq!(
+            patient.count(),
+            1,
+            "that of the other scope stays, and wakes who waits"
+        );
+    }
+}
