@@ -77,8 +77,9 @@ pin_project! {
     ///
     /// Dropping it drops the inner service's future and ends the request's admission, unless a
     /// [guard](crate::body::KeptRequest) keeps it: its slots are free, and its account of model tokens ends at its
-    /// reservation, or at what the handler has counted if that is more. What was charged to rates and quotas stays charged, for the inner service has been called. If the request still waits, it leaves its
-    /// place in line, and nothing stays charged; what a store takes for it later is given back.
+    /// reservation, or at what the handler has counted if that is more. What was charged to rates and quotas stays
+    /// charged, for the inner service has been called. If the request still waits, it leaves its place in line, and
+    /// nothing stays charged; what a store takes for it later is given back.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, ReqBody>
     where

@@ -111,7 +111,7 @@ impl SharedAdmission {
 
     /// Removes a holder, and ends the admission if it was the last. Without effect if the admission ended at a bound.
     ///
-    /// If it has a bound from now on, or an earlier one, those in line look again, and wait no longer than to the bound.
+    /// If it has a bound from now on, or an earlier one, those in line look again, and wait no longer than to that.
     fn release(self: &Arc<Self>, until: Option<Nanos>) {
         let (ended, is_moved) = self.with(|state| {
             if state.admission.is_none() {
@@ -369,8 +369,8 @@ impl Hold {
     ///
     /// No timer ends it. When the time is over and the request is held by such guards alone, the next request that a
     /// cap in flight would refuse, or that may wait for a slot, ends the kept one first: its slots come back and its
-    /// account ends, as if the guard had been dropped. A request that is the first in line for the slot does so when the
-    /// time is over. The later drop of the guard does nothing. Such an end is counted in
+    /// account ends, as if the guard had been dropped. A request that is the first in line for the slot does so when
+    /// the time is over. The later drop of the guard does nothing. Such an end is counted in
     /// [`RouteSnapshot::expired`](crate::snapshot::RouteSnapshot::expired) and in metrics, and logged.
     ///
     /// With zero, the request may be ended as soon as its response has ended. The longest time is some 584 years; a
