@@ -13,10 +13,13 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use tokio::time::{Instant, advance};
-use tower::Layer;
+use tower::{Layer, ServiceExt};
 use tower_throttle::{
-    Clients, Limits, Models, Plan, Quota, Rate, Rules, ThrottleLayer, limit::Scope,
+    Clients, Limits, Models, Plan, Quota, Rate, Rules, ThrottleLayer,
+    facts::BodyFacts,
+    limit::Scope,
     store::MemoryStore,
+    usage::{BodyEstimate, Estimate},
 };
 
 use support::{build, decision, hourly, request, send, served, throttle, throttling};
@@ -388,4 +391,27 @@ async fn costs_of_a_closure_are_charged_in_a_store_and_over_reloads() {
         .reload(plain)
         .expect("rules that hold together");
     assert!(changes.to_string().contains("cost_by"), "{changes}");
+}
+
+/// A closure may give an unread body a high cost. No body is unread before the peek layer has looked at it.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_not_read_yet_costs_no_more() {
+    let rules = Rules::new()
+        .total(hourly(10))
+        .default_route(Limits::new().tokens(hourly(90_000)))
+        .estimate(Estimate::from_body(BodyEstimate::new()).or(9_000))
+        .cost_by(|head| {
+            let facts = head.extensions().get::<BodyFacts>();
+            facts
+                .and_then(BodyFacts::facts)
+                .map_or(Some(20), |facts| facts.choices())
+        });
+    let throttle = throttle(rules);
+    let service = throttle.peek_layer().layer(throttle.layer(served()));
+    for (body, status, after) in [("{\"n\":3}", 200, 7), ("no JSON", 429, 7), ("{}", 200, 6)] {
+        let request = Request::post("/chat").body(Body::from(body));
+        let answer = service.clone().oneshot(request.expect("a request")).await;
+        assert_eq!(answer.expect("never fails").status(), status, "{body}");
+        assert_eq!(left(&throttle), Some(after), "{body}");
+    }
 }

@@ -47,6 +47,8 @@ enum Visit {
     Request,
     /// Somebody wants to know how it would be decided on. Nothing changes.
     Preview,
+    /// The same before its body is read. Closures that may see the body do not run.
+    BeforeBody,
 }
 
 /// The limits of the routes that a request may mean, before its model is looked at.
@@ -290,7 +292,9 @@ impl RuleSet {
             price = classes.price;
         }
         demand.price = price;
-        if let Some(cost_by) = &self.cost_by {
+        // Without its body a request may seem to cost more than it does.
+        let cost_by = self.cost_by.as_ref();
+        if let Some(cost_by) = cost_by.filter(|_| visit != Visit::BeforeBody) {
             let cost = cost_by.of(request).unwrap_or(1);
             limits = self.combined_limits.costing(limits, cost, is_declared);
         }
@@ -363,18 +367,18 @@ impl RuleSet {
         if !by_body && !reads_tokens {
             return None;
         }
-        let plan = self.plan_of(request, Visit::Preview, demand);
+        let plan = self.plan_of(request, Visit::BeforeBody, demand);
         let may_have_plan =
             plan.plan.is_none() && self.resolver.as_ref().is_some_and(Resolver::asks_for_plans);
         let is_certain = !demand.is_anonymous && !may_have_plan;
         // A preview enters nothing, and is never outdated.
         let (limits, needs_model) = match by_body {
             false => {
-                let limits = self.visit_for(request, protocol, plan, Visit::Preview, demand);
+                let limits = self.visit_for(request, protocol, plan, Visit::BeforeBody, demand);
                 (limits.ok()?, false)
             }
             true => {
-                let found = self.of_routes(request, protocol, plan, Visit::Preview);
+                let found = self.of_routes(request, protocol, plan, Visit::BeforeBody);
                 let found = found.ok()?;
                 let is_exempt = found.limits.limit_set.exempt;
                 match found.models {
@@ -569,7 +573,7 @@ impl RuleSet {
             None => &undeclared.paths,
         };
         let hash = set.hash(head);
-        if visit == Visit::Preview {
+        if visit != Visit::Request {
             return Ok(match set.find(hash) {
                 Some(route) => route,
                 None if set.is_full() => set.overflow(),

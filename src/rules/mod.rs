@@ -213,9 +213,9 @@ impl Rules {
     /// While a store is down, a request that costs more than its [share](crate::store::OnOutage::Local) of a burst takes
     /// all of that share.
     ///
-    /// The closure runs on each request and must not block. With a peek layer that reads bodies it runs a second time,
-    /// before the body, where there are no facts. The limits of 1,024 costs of routes with keys are kept, and as many of
-    /// others; further ones are made for each request, which takes microseconds.
+    /// The closure runs on each request and must not block. A peek layer that reads the body does not ask it: a request
+    /// that is refused before its body counts as one of its route's cost. The limits of 1,024 costs of routes with keys
+    /// are kept, and as many of others; further ones are made for each request, which takes microseconds.
     ///
     /// ```
     /// use tower_throttle::{Clients, Quota, Rules, facts::BodyFacts};
