@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_stream::{StreamExt as _, iter, once, wrappers::ReceiverStream};
 
 use crate::{
-    api::{Account, Body, Counted, ServedModels, accepted},
+    api::{Account, Body, Counted, ServedModels},
     error::ApiError,
     model::{self, Completion, Event, Finish, Generate, Usage, fresh_seed},
     openai::{Content, Sampling},
@@ -57,7 +57,7 @@ pub(crate) async fn messages(
     account: Account,
     body: Body<MessagesRequest>,
 ) -> Result<Response, ApiError> {
-    let Json(request) = accepted(body, account.as_ref())?;
+    let Json(request) = body?;
     let (name, model) = models.find(&request.model)?;
     let is_stream = request.stream.unwrap_or(false);
     let request = request.into_generate()?;

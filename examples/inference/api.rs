@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
 use axum::response::sse::{Event as SseEvent, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -14,7 +16,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, iter, once};
 
-use tower_throttle::Usage;
+use tower_throttle::{Usage, usage::TokenUsage};
 
 use crate::error::ApiError;
 use crate::model::{self, DIMENSIONS, Event, Generate, Model, Prompt};
@@ -43,7 +45,7 @@ pub(crate) async fn chat_completions(
     account: Account,
     body: Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let Json(request) = accepted(body, account.as_ref())?;
+    let Json(request) = body?;
     let model = models.find(&request.model)?;
     let (delivery, form) = (request.delivery, Form::Chat);
     let answer = generate(model, request.into_generate()?, delivery, form, account);
@@ -55,19 +57,24 @@ pub(crate) async fn completions(
     account: Account,
     body: Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let Json(request) = accepted(body, account.as_ref())?;
+    let Json(request) = body?;
     let model = models.find(&request.model)?;
     let (delivery, form) = (request.delivery, Form::Completion);
     let answer = generate(model, request.into_generate()?, delivery, form, account);
     answer.await
 }
 
-/// Returns a body that was understood. Any other has used no tokens, and pays for none.
-pub(crate) fn accepted<T>(body: Body<T>, account: Option<&Extension<Usage>>) -> Body<T> {
-    if let (Err(_), Some(Extension(account))) = (&body, account) {
+/// Settles what no model has worked for at nothing: invalid requests, and those that read what is served. Others whose
+/// handler counts nothing pay their estimate.
+pub(crate) async fn settle_unserved(request: Request, next: Next) -> Response {
+    let account = request.extensions().get::<Usage>().cloned();
+    let is_read = request.method() == Method::GET;
+    let response = next.run(request).await;
+    let is_unserved = is_read || response.status().is_client_error();
+    if let Some(account) = account.filter(|_| is_unserved) {
         account.settle(0);
     }
-    body
+    response
 }
 
 /// The tokens of one answer, which its account is charged with as they are produced.
@@ -82,7 +89,7 @@ impl Counted {
         let (Prompt::Continue(prompt) | Prompt::Answer(prompt)) = &request.prompt;
         let input = model.count(prompt);
         if let Some(Extension(account)) = &account {
-            account.add(input as u64);
+            account.add_tokens(TokenUsage::new().input(input as u64));
         }
         Self { account, input }
     }
@@ -96,7 +103,7 @@ impl Counted {
     pub(crate) fn count(&self, event: &Event) {
         match (&self.account, event) {
             (Some(Extension(account)), Event::Text(_)) => {
-                account.add(1);
+                account.add_tokens(TokenUsage::new().output(1));
             }
             (_, Event::Usage(usage)) => self.settle(*usage),
             _ => {}
@@ -106,9 +113,16 @@ impl Counted {
     /// Settles the account at what the model counted.
     pub(crate) fn settle(&self, usage: model::Usage) {
         if let Some(Extension(account)) = &self.account {
-            account.settle(usage.total());
+            account.settle_tokens(by_kind(usage));
         }
     }
+}
+
+/// The counts of an answer by kind, which have different prices.
+fn by_kind(usage: model::Usage) -> TokenUsage {
+    TokenUsage::new()
+        .input(usage.prompt_tokens as u64)
+        .output(usage.completion_tokens as u64)
 }
 
 async fn generate(
@@ -163,6 +177,7 @@ fn server_sent_events(
 
 pub(crate) async fn embeddings(
     State(models): State<Arc<ServedModels>>,
+    account: Account,
     body: Body<EmbeddingRequest>,
 ) -> Result<Json<Value>, ApiError> {
     let Json(request) = body?;
@@ -184,6 +199,9 @@ pub(crate) async fn embeddings(
     let (_, model) = models.find(TEXT_MODEL)?;
     let work = move || {
         let tokens: usize = texts.iter().map(|text| model.count(text)).sum();
+        if let Some(Extension(account)) = account {
+            account.settle_tokens(TokenUsage::new().input(tokens as u64));
+        }
         let vectors = texts.iter().map(|text| model::embed(text, dimensions));
         let data: Vec<Value> = vectors
             .enumerate()

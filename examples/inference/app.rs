@@ -15,7 +15,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tower_throttle::{
-    Clients, InFlight, Limits, Models, Plan, Rate, Rules, ThrottleLayer,
+    Clients, InFlight, Limits, Models, Plan, Price, Prices, Rate, Rules, Spend, ThrottleLayer,
     client::ClientKey,
     peek::Peeked,
     response::{Dialect, EXPOSE_HEADERS},
@@ -50,8 +50,8 @@ pub(crate) fn slots() -> Limits {
         .max_waiting(64)
 }
 
-/// The rate of each route, and each client's share of the model.
-pub(crate) fn rules() -> Rules {
+/// The rate of each route, and each client's share of the model: tokens of chats, and `budget` of money an hour.
+pub(crate) fn rules(budget: &str) -> Rules {
     let gemini = Limits::new().rate(per_minute(60).burst(10));
     Rules::new()
         .total(slots())
@@ -62,19 +62,26 @@ pub(crate) fn rules() -> Rules {
                 // A shadow of half the rate: its refusals are logged, and refuse no request.
                 .rate(per_minute(30).burst(5).named("stricter").shadow()),
         )
-        // Each key has a budget of model tokens: a chat reserves some, and settles them when its cost is known (see
-        // `api.rs`).
+        // Each key has a budget of money, and one of model tokens for chats: a request reserves some, and settles them
+        // when its cost is known (see `api.rs`).
         .clients(
             Clients::by_extension(|caller: &Caller| ClientKey::from(&*caller.0))
                 .or_address()
                 .each(
-                    Plan::new(Limits::unlimited()).route(
+                    Plan::new(Spend::per_hour(budget).named("budget")).route(
                         "POST /v1/chat/completions",
                         Limits::new()
                             .tokens(Rate::per_minute(60_000).named("tokens"))
                             .publish(false),
                     ),
                 ),
+        )
+        // A million tokens of input and of output. Embeddings have the price of all others.
+        .prices(
+            Prices::new()
+                .model(TEXT_MODEL, Price::new().input("0.50").output("1.50"))
+                .model(SMALL_MODEL, Price::new().input("0.10").output("0.30"))
+                .otherwise(Price::new().input("1.00").output("3.00")),
         )
         // The prompt, and the most that a handler writes unless it is asked for less.
         .estimate(Estimate::from_body(BodyEstimate::new().output(256)).or(2_000))
@@ -146,7 +153,8 @@ pub(crate) fn app(models: ServedModels, key: ApiKey, throttle: ThrottleLayer) ->
         .layer(MapRequestLayer::new(|request: Request<Peeked<Body>>| {
             request.map(Body::new)
         }))
-        // 6. A request that turns out to be invalid has been counted all the same.
+        // 6. A request that turns out to be invalid has been counted all the same, and costs no tokens.
+        .layer(from_fn(api::settle_unserved))
         .layer(map_response(error::in_openai_shape))
         .layer(from_fn(guard::require_json))
         .layer(RequestBodyLimitLayer::new(BODY_LIMIT))

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use crate::{
-    api::{Account, Body, Counted, ServedModels, accepted},
+    api::{Account, Body, Counted, ServedModels},
     error::ApiError,
     model::{self, Event, Finish, Generate, Prompt, Usage},
     openai::Sampling,
@@ -84,7 +84,7 @@ pub(crate) async fn generate_content(
         "streamGenerateContent" => true,
         _ => return Err(ApiError::unknown_path()),
     };
-    let Json(request) = accepted(body, account.as_ref())?;
+    let Json(request) = body?;
     let (name, model) = models.find(model)?;
     let request = request.into_generate()?;
     let counted = Counted::new(account, &model, &request);

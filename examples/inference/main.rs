@@ -29,9 +29,9 @@
 //! The server speaks the APIs of OpenAI, of Anthropic (`/v1/messages`) and of Gemini
 //! (`/v1/models/{model}:generateContent`).
 //!
-//! Read `app.rs` first: it has the limits and the order of the layers. `api.rs` has the handlers, `openai.rs`,
-//! `anthropic.rs` and `gemini.rs` what goes over the wire, `error.rs` the one shape of all errors, `guard.rs` the checks at the door, `log.rs`
-//! the log line. The model is in `../model`.
+//! Read `app.rs` first: it has the limits, which are in `limits.toml` as a file has them, and the order of the layers.
+//! `api.rs` has the handlers, `openai.rs`, `anthropic.rs` and `gemini.rs` what goes over the wire, `error.rs` the one
+//! shape of all errors, `guard.rs` the checks at the door, `log.rs` the log line. The model is in `../model`.
 //!
 //! `--help` lists the environment variables that it reads.
 
@@ -72,6 +72,7 @@ Environment variables:
   ADDR               where to listen (default 127.0.0.1:3000, port 0 takes a free one)
   API_KEY            the key of its clients (default sk-local)
   TOKENS_PER_SECOND  of all answers together, as a larger model has it (default: as many as the processor can)
+  BUDGET             the money that a client may spend in an hour (default 10.00)
   SLOWER             a factor by which limits refill more slowly (default 1)";
 
 /// Both models, each on a device of its own.
@@ -102,7 +103,7 @@ async fn serve() -> Result<(), BoxError> {
 
     let key = variable("API_KEY", "sk-local");
 
-    let throttle = ThrottleLayer::builder(app::rules())
+    let throttle = ThrottleLayer::builder(app::rules(&variable("BUDGET", "10.00")))
         .decision(DecisionIn::Response)
         .build()?;
     let app = app::app(models()?, ApiKey::new(key.clone()), throttle);
@@ -121,4 +122,70 @@ async fn serve() -> Result<(), BoxError> {
         .with_graceful_shutdown(asked_to_end())
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::{Body, to_bytes},
+        http::{Request, StatusCode},
+    };
+    use serde_json::Value;
+    use tower::ServiceExt as _;
+    use tower_throttle::Decision;
+
+    use super::*;
+
+    const CHAT: &str = r#"{
+        "model": "ngram", "max_tokens": 5,
+        "messages": [{ "role": "user", "content": "Tell me about the river." }]
+    }"#;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_costs_the_prices_of_its_tokens_by_kind() {
+        let throttle = ThrottleLayer::builder(app::rules("10.00"))
+            .decision(DecisionIn::Response)
+            .build()
+            .expect("limits");
+        let models = ServedModels(vec![(TEXT_MODEL, Arc::new(Model::train_small()))]);
+        let app = app::app(models, ApiKey::new("key".to_owned()), throttle);
+        let ask = || async {
+            let request = Request::post("/v1/chat/completions")
+                .header("authorization", "Bearer key")
+                .header("content-type", "application/json")
+                .body(Body::from(CHAT))
+                .expect("a request");
+            let response = app.clone().oneshot(request).await.expect("never fails");
+            assert_eq!(response.status(), StatusCode::OK);
+            let decision = response.extensions().get::<Decision>();
+            let decision = decision.expect("a decision").clone();
+            let mut limits = decision.limits();
+            let budget = limits.find(|limit| limit.name() == "budget");
+            let left = budget.expect("a budget").remaining();
+            let body = to_bytes(response.into_body(), usize::MAX).await;
+            let answer: Value = serde_json::from_slice(&body.expect("a body")).expect("JSON");
+            let tokens = |kind: &str| answer["usage"][kind].as_u64().expect("a count");
+            (left, tokens("prompt_tokens"), tokens("completion_tokens"))
+        };
+
+        let (before, input, output) = ask().await;
+        let (after, ..) = ask().await;
+        assert!(input > output && output > 0, "{input} and {output}");
+        // 0.50 and 1.50 for a million. Both requests reserve the same.
+        assert_eq!(before - after, (5 * input + 15 * output).div_ceil(10));
+    }
+
+    #[cfg(feature = "config")]
+    #[test]
+    fn the_file_has_the_same_limits() {
+        use tower_throttle::Rules;
+
+        let file = Rules::from_toml(include_str!("limits.toml")).expect("rules");
+        // Identities are the same in both: a file has none that are code.
+        let [file, code] = [file, app::rules("10.00")].map(|rules| {
+            let rules = rules.map_clients(|clients| clients.identify_by(|_| None));
+            format!("{rules:#?}")
+        });
+        assert_eq!(file, code);
+    }
 }

@@ -113,12 +113,12 @@ class Server:
         raise AssertionError("fifty times the next unit was there first")
 
 
-def run(example: str, log: Path, spread: str = "off", slower: int = 1):
-    """Starts an example on a free port; ends it afterwards."""
+def run(example: str, log: Path, spread: str = "off", slower: int = 1, **variables: str):
+    """Starts an example on a free port, with more variables in its environment; ends it afterwards."""
     binary = TARGET / "debug" / "examples" / example
     environment = os.environ | {
         "ADDR": "127.0.0.1:0", "API_KEY": API_KEY, "RUST_LOG": "info", "SPREAD": spread, "SLOWER": str(slower)
-    }
+    } | variables
     with log.open("wb") as stderr:
         process = subprocess.Popen([binary], stdout=subprocess.PIPE, stderr=stderr, env=environment)
     try:
@@ -215,6 +215,12 @@ def spent_http_server(request):
 def fresh(tmp_path):
     """An `inference` that nobody has used, and that refills one unit a minute."""
     yield from run("inference", tmp_path / "log", slower=60)
+
+
+@pytest.fixture
+def poor(tmp_path):
+    """An `inference` whose clients may spend 20 millionths an hour, which is less than twenty tokens of its model."""
+    yield from run("inference", tmp_path / "log", slower=60, BUDGET="0.00002")
 
 
 @pytest.fixture

@@ -153,3 +153,37 @@ def test_a_long_body_hides_no_model_in_any_api(fresh, claude, gemini, gpt, lengt
         with pytest.raises((anthropic.RateLimitError, errors.ClientError, openai.RateLimitError)) as refused:
             call()
         assert getattr(refused.value, "status_code", None) or refused.value.code == 429
+
+
+def test_a_spent_budget_of_money_is_refused_in_the_words_of_each_api(poor):
+    """The first answer spends most of the budget, of which a millionth comes back in three minutes."""
+    long = QUESTION | {"max_tokens": 20}
+    retries = {"max_retries": 0, "timeout": PATIENCE}
+    options = types.HttpOptions(base_url=poor.url, timeout=PATIENCE * 1000)
+    with (
+        openai.OpenAI(base_url=f"{poor.url}/v1", api_key=API_KEY, **retries) as gpt,
+        anthropic.Anthropic(base_url=poor.url, api_key=API_KEY, **retries) as claude,
+        genai.Client(api_key=API_KEY, http_options=options) as gemini,
+    ):
+        # Neither the list of models nor an invalid request costs anything, though all of the budget is reserved for it.
+        assert gpt.models.list().data
+        with pytest.raises(openai.NotFoundError):
+            gpt.chat.completions.create(**long | {"model": "invented"})
+        answer = gpt.chat.completions.create(**long)
+        assert answer.usage.completion_tokens > 0, "it is admitted, since an estimate is a guess"
+
+        with pytest.raises(openai.RateLimitError) as refused:
+            gpt.chat.completions.create(**long)
+        assert "policy budget" in refused.value.message
+        with pytest.raises(anthropic.RateLimitError) as refused:
+            claude.messages.create(**message("ngram", max_tokens=20))
+        assert refused.value.body["error"]["type"] == "rate_limit_error"
+        assert refused.value.response.headers["ratelimit"].startswith('"budget";r=0;')
+        with pytest.raises(errors.ClientError) as refused:
+            gemini.models.generate_content(
+                model="ngram", contents=TEXT, config=types.GenerateContentConfig(max_output_tokens=20)
+            )
+        assert refused.value.code == 429
+        assert "policy budget" in refused.value.message
+        [told] = node(poor, "ngram", 1)
+        assert told["isLimit"] and "policy budget" in told["message"]
