@@ -262,3 +262,16 @@
 //!   price of each kind, and tokens whose kind is not known have the dearest price of the model.
 //! - A budget may be overrun by what the requests in flight cost beyond their reservations. In a window of the
 //!   calendar, what is owed beyond the amount is forgotten as the window ends.
+//!
+//! # An example
+//!
+//! The example `inference` serves two models to clients of OpenAI, Anthropic and Gemini. It builds its limits in
+//! `examples/inference/app.rs`, and these are the same in a file:
+//!
+//! ```toml
+#![doc = include_str!("../../examples/inference/limits.toml")]
+//! ```
+//!
+//! Each client may spend 10.00 an hour on all routes together. The models of the body or, for Gemini, of the path have
+//! limits that all clients share. `by = "code"` stands for a closure that
+//! [`Rules::map_clients`](crate::Rules::map_clients) adds.
