@@ -36,7 +36,11 @@ fuzz_target!(|input: &[u8]| {
             has_input,
             is_malformed,
         } = expected;
-        assert_eq!(whole.0, (usage, read, has_input, is_malformed), "{content_type}");
+        assert_eq!(
+            whole.0,
+            (usage, read, has_input, is_malformed),
+            "{content_type}"
+        );
     } else if matches!(reference::is_json(answer), Ok(false)) && *kind == b'{' {
         assert_eq!(whole.0.0, None, "no JSON");
     }

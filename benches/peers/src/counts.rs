@@ -5,7 +5,8 @@ use tower_throttle::__bench::UsageScan;
 use crate::{allocations, clients, layers, memory, rounds::Row, slots};
 
 /// A frame of an answer.
-const EVENT: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"}}],\"usage\":null}\n\n";
+const EVENT: &[u8] =
+    b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"}}],\"usage\":null}\n\n";
 
 pub fn check(rows: &mut [Row]) {
     let mut of = |name: &str| {
