@@ -65,8 +65,8 @@ impl Replica {
 
 /// Returns the name of the limit in the store's name of it.
 fn name_of(limit: &str) -> &'static str {
-    let words = limit.split(|letter: char| letter != '_' && !letter.is_ascii_lowercase());
-    known(words.last().expect("a word"))
+    let mut words = limit.rsplit(|letter: char| letter != '_' && !letter.is_ascii_lowercase());
+    known(words.next().expect("a word"))
 }
 
 impl Store for Replica {
