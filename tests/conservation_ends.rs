@@ -380,8 +380,10 @@ impl Run {
             self.model.admits(names, question, is_alone),
             "{question:?} {names:?}"
         );
-        let is_foreseen =
-            !self.has_store() || is_alone && matches!(self.on_outage, OnOutage::Local { .. });
+        // A refusal of the store that this process remembers may come first, and the outage with the second budget.
+        let is_second = names.iter().any(|name| name.contains("second_"));
+        let is_local = is_alone && matches!(self.on_outage, OnOutage::Local { .. }) && !is_second;
+        let is_foreseen = !self.has_store() || is_local;
         if is_foreseen || self.model.version.width != Width::Normal && !is_alone {
             let sorted = |mut names: Vec<&'static str>| {
                 names.sort_unstable();
