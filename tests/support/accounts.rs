@@ -9,6 +9,8 @@
 //!   lost, and is never made up for: the store keeps what it has, while the account goes on as if the correction had
 //!   been made. This holds for both directions, so that a refund of units whose debt was lost takes from what others owe,
 //!   down to nothing.
+//! - A correction reaches the store after the call that has caused it: a request that ends lost ones is charged before
+//!   these are settled.
 //! - A charge that the store took without an answer stays taken, and the request is decided without it.
 //! - A request that was decided without the store is charged in its process alone, also after the outage.
 
@@ -375,6 +377,9 @@ pub(crate) struct Accounts {
     pub(crate) loses: [bool; REPLICAS],
     /// The requests under way, or ended.
     pub(crate) accounts: Vec<Account>,
+    /// The corrections that are on their way to the store: with what a bucket was charged before and after. `None`: each
+    /// is there at once.
+    under_way: Option<Vec<(Bucket, u64, u64)>>,
 }
 
 impl Accounts {
@@ -385,7 +390,25 @@ impl Accounts {
             has_store,
             loses: [false; REPLICAS],
             accounts: Vec::new(),
+            under_way: None,
         }
+    }
+
+    /// Has corrections reach the store no sooner than [`Self::land`]: a request that ends others is charged before.
+    pub(crate) fn hold_back(&mut self) {
+        self.under_way = Some(Vec::new());
+    }
+
+    /// Has the corrections that were held back reach the store.
+    pub(crate) fn land(&mut self) {
+        for (bucket, before, after) in self.under_way.take().unwrap_or_default() {
+            self.correct(bucket, before, after);
+        }
+    }
+
+    fn correct(&mut self, bucket: Bucket, before: u64, after: u64) {
+        let owed = self.owed.entry(bucket).or_default();
+        *owed = (*owed + after).saturating_sub(before);
     }
 
     pub(crate) fn owed(&self, bucket: Bucket) -> u64 {
@@ -506,8 +529,12 @@ impl Accounts {
             if is_lost || line.is_forgotten {
                 continue;
             }
-            let owed = self.owed.entry(line.bucket).or_default();
-            *owed = (*owed + after).saturating_sub(line.charged);
+            match &mut self.under_way {
+                Some(under_way) if line.bucket.0 == Place::Store => {
+                    under_way.push((line.bucket, line.charged, after));
+                }
+                _ => self.correct(line.bucket, line.charged, after),
+            }
         }
     }
 
