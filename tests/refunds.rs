@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
-use tokio::time::advance;
+use tokio::{sync::Notify, time::advance};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
     Clients, Handle, InFlight, Limits, Models, Plan, Price, Prices, Quota, Rules, RulesError,
@@ -253,11 +253,16 @@ async fn a_quota_gets_units_back_in_their_own_window_alone() {
         let limit = decision.limits().next().expect("one limit");
         10 - limit.remaining() - limit.cost()
     };
-    let slow = service_fn(|_: Request<Body>| async {
-        tokio::time::sleep(Duration::from_secs(61)).await;
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        Ok::<_, Infallible>(response)
+    let go = Arc::new(Notify::new());
+    let told = Arc::clone(&go);
+    let slow = service_fn(move |_: Request<Body>| {
+        let told = Arc::clone(&told);
+        async move {
+            told.notified().await;
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            Ok::<_, Infallible>(response)
+        }
     });
     let request = || {
         let request = Request::post("/refunded").header("x-client", "a");
@@ -272,6 +277,8 @@ async fn a_quota_gets_units_back_in_their_own_window_alone() {
     let answer = throttle.layer(ok).oneshot(request()).await;
     drop(answer.expect("never fails"));
     assert_eq!(taken(), 1, "of the new window");
+    // No time passes, so that the window is the same wherever the clock stands.
+    go.notify_one();
     let answer = running.await.expect("no panic").expect("never fails");
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(
@@ -339,4 +346,21 @@ fn only_routes_refund() {
             .to_string()
             .contains("`refund_failures` cannot be combined with `exempt`")
     );
+}
+
+/// A path that may mean two routes gives something back only if both say so.
+#[tokio::test(start_paused = true)]
+async fn no_spelling_has_a_failure_refunded() {
+    let refunds = || Limits::new().refund_failures(true);
+    for (other, taken) in [(Limits::new(), 1), (refunds(), 0)] {
+        let rules = Rules::new()
+            .route("POST /refunded", refunds())
+            .route("POST /{other}", other)
+            .clients(Clients::by_header("x-client").each(hourly(100).named("client_rate")));
+        let throttle = throttle(rules);
+        let (answer, _) = send(&throttle, "/refun%64ed", Serve::status(500)).await;
+        assert_eq!(answer.status(), 500);
+        let found = taken_of_client(&throttle);
+        assert_eq!(found, [("client_rate".to_owned(), taken)]);
+    }
 }
