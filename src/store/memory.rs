@@ -7,7 +7,12 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
+#[cfg(feature = "test-util")]
+use std::time::SystemTime;
+
 use super::{Balance, Charge, Correction, Store, StoreFuture, Taken};
+#[cfg(feature = "test-util")]
+use crate::clock::nanos;
 use crate::{
     clock::{Nanos, Timeline},
     limit::{
@@ -81,7 +86,24 @@ impl MemoryStore {
     ///
     /// If there is no memory for it.
     pub fn with_capacity(buckets: usize) -> Result<Self, TryReserveError> {
-        let limiter = Limiter::new(Timeline::start());
+        Self::on(Timeline::start(), buckets)
+    }
+
+    /// Creates an empty store as [`with_capacity`](Self::with_capacity), whose wall clock shows `now` at this call:
+    /// windows of quotas begin and end by it. With tokio's clock paused, a test knows when they end. The range of `now`
+    /// is that of [`ThrottleLayerBuilder::wall_clock`](crate::ThrottleLayerBuilder::wall_clock).
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it.
+    #[cfg(feature = "test-util")]
+    pub fn with_wall_clock(buckets: usize, now: SystemTime) -> Result<Self, TryReserveError> {
+        let shown = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, nanos);
+        Self::on(Timeline::suspendable_at(shown), buckets)
+    }
+
+    fn on(timeline: Timeline, buckets: usize) -> Result<Self, TryReserveError> {
+        let limiter = Limiter::new(timeline);
         limiter.clients.reserve(buckets)?;
         let inner = Balances {
             limiter,
