@@ -18,7 +18,7 @@ use tower_throttle::{
     usage::{Estimate, TokenUsage},
 };
 
-use support::{build, bytes, decision, throttling};
+use support::{build_in_a_month, bytes, decision, store_in_a_month, throttling};
 
 /// The limits of each scope: all tokens, input, output, money in a window, and a rate of money.
 const LIMITS: usize = 5;
@@ -213,7 +213,7 @@ impl Charged {
 /// Plays the acts, ends all requests, and compares what was charged with what the buckets have left.
 async fn play(acts: &[Act], store: Option<MemoryStore>) {
     let builder = throttling(rules(0));
-    let layer = build(match store {
+    let layer = build_in_a_month(match store {
         Some(store) => builder.store(store),
         None => builder,
     });
@@ -307,7 +307,7 @@ proptest! {
             .start_paused(true)
             .build()
             .expect("a runtime");
-        let store = is_stored.then(MemoryStore::new);
+        let store = is_stored.then(|| store_in_a_month(512));
         runtime.block_on(play(&acts, store));
     }
 }

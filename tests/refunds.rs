@@ -16,7 +16,7 @@ use tower_throttle::{
     usage::Estimate,
 };
 
-use support::{build, bytes, hourly, throttle, throttling};
+use support::{build, bytes, hourly, throttle_in_a_month, throttling};
 
 /// Limits of every kind in every scope, with failures refunded on one of two routes.
 fn rules() -> Rules {
@@ -170,7 +170,7 @@ async fn a_failure_gives_back_what_it_took_of_its_client_and_of_tokens() {
     ];
     for (serve, is_refunded) in table {
         let what = format!("{} {:?}", serve.status, serve.grpc_status);
-        let throttle = throttle(rules());
+        let throttle = throttle_in_a_month(rules());
         let handle = throttle.handle();
         let (answer, _) = send(&throttle, "/refunded", serve).await;
         assert_eq!(answer.status(), serve.status, "it passes unchanged");
@@ -198,7 +198,7 @@ async fn a_failure_gives_back_what_it_took_of_its_client_and_of_tokens() {
 
 #[tokio::test(start_paused = true)]
 async fn other_routes_refund_nothing() {
-    let throttle = throttle(rules());
+    let throttle = throttle_in_a_month(rules());
     let (answer, _) = send(&throttle, "/paid", Serve::status(500)).await;
     drop(answer);
     let mut taken: Vec<_> = taken_of_client(&throttle);
@@ -210,7 +210,7 @@ async fn other_routes_refund_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_handler_has_settled_stands() {
-    let throttle = throttle(rules());
+    let throttle = throttle_in_a_month(rules());
     let serve = Serve {
         settles: Some(7),
         ..Serve::status(500)
@@ -222,7 +222,7 @@ async fn what_a_handler_has_settled_stands() {
 
 #[tokio::test(start_paused = true)]
 async fn a_kept_request_gives_nothing_back() {
-    let throttle = throttle(rules());
+    let throttle = throttle_in_a_month(rules());
     let serve = Serve {
         keeps: true,
         ..Serve::status(500)
@@ -245,7 +245,7 @@ async fn a_quota_gets_units_back_in_their_own_window_alone() {
     let rules = Rules::new()
         .route("POST /refunded", Limits::new().refund_failures(true))
         .clients(Clients::by_header("x-client").each(quota));
-    let throttle = throttle(rules);
+    let throttle = throttle_in_a_month(rules);
     let taken = || {
         let request = Request::post("/refunded").header("x-client", "a");
         let request = request.body(()).expect("a request");
@@ -357,7 +357,7 @@ async fn no_spelling_has_a_failure_refunded() {
             .route("POST /refunded", refunds())
             .route("POST /{other}", other)
             .clients(Clients::by_header("x-client").each(hourly(100).named("client_rate")));
-        let throttle = throttle(rules);
+        let throttle = throttle_in_a_month(rules);
         let (answer, _) = send(&throttle, "/refun%64ed", Serve::status(500)).await;
         assert_eq!(answer.status(), 500);
         let found = taken_of_client(&throttle);

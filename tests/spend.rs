@@ -13,11 +13,12 @@ use tower_throttle::{
     body::ResponseBody,
     limit::Scope,
     peek::Peeked,
-    store::MemoryStore,
     usage::{BodyEstimate, Estimate, TokenUsage},
 };
 
-use support::{build, bytes, decision, throttle, throttling};
+use support::{
+    build_in_a_month, bytes, decision, store_in_a_month, throttle_in_a_month, throttling,
+};
 
 type Inner<B> = fn(Request<B>) -> std::future::Ready<Result<Response<Body>, Infallible>>;
 type Service = Throttle<tower::util::ServiceFn<Inner<Body>>>;
@@ -79,7 +80,7 @@ fn left(layer: &ThrottleLayer) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_charged_at_the_price_of_its_model() {
-    let layer = throttle(budget(Spend::per_month("1.00")));
+    let layer = throttle_in_a_month(budget(Spend::per_month("1.00")));
     let service = layer.layer(inner());
     let used = TokenUsage::new()
         .input(100)
@@ -112,7 +113,7 @@ async fn a_request_is_charged_at_the_price_of_its_model() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_not_read_and_what_has_no_kind_has_the_dearest_price() {
-    let layer = throttle(budget(Spend::per_month("1.00")).estimate(Estimate::fixed(10)));
+    let layer = throttle_in_a_month(budget(Spend::per_month("1.00")).estimate(Estimate::fixed(10)));
     let service = layer.layer(inner());
     let answer = send(&service, "small", 0).await;
     assert_eq!(left(&layer), 1_000_000 - 40, "ten of output");
@@ -132,7 +133,7 @@ async fn what_was_not_read_and_what_has_no_kind_has_the_dearest_price() {
 #[tokio::test(start_paused = true)]
 async fn a_spent_budget_refuses_until_the_window_ends() {
     // Tokio's clock begins with the wall clock: a window may end during the first steps of the test, and not after.
-    let layer = throttle(budget(Spend::per_day("0.001")));
+    let layer = throttle_in_a_month(budget(Spend::per_day("0.001")));
     let service = layer.layer(inner());
     let answer = send(&service, "small", 400).await;
     assert!(usage(&answer).settle_tokens(TokenUsage::new().output(250)));
@@ -155,7 +156,7 @@ async fn a_spent_budget_refuses_until_the_window_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_back_late_does_not_come_back_to_another_window() {
-    let layer = throttle(budget(Spend::per_day("0.001")));
+    let layer = throttle_in_a_month(budget(Spend::per_day("0.001")));
     let service = layer.layer(inner());
     let late = send(&service, "small", 2_000).await;
     assert_eq!(left(&layer), 500);
@@ -171,7 +172,7 @@ async fn what_comes_back_late_does_not_come_back_to_another_window() {
 /// Units beyond a reservation are owed to the window in which they are counted, and come back to that alone.
 #[tokio::test(start_paused = true)]
 async fn what_was_owed_comes_back_to_the_window_that_it_was_owed_to() {
-    let layer = throttle(budget(Spend::per_day("0.001")));
+    let layer = throttle_in_a_month(budget(Spend::per_day("0.001")));
     let service = layer.layer(inner());
     let input = |tokens| TokenUsage::new().input(tokens);
     let [early, late] = [
@@ -192,7 +193,7 @@ async fn what_was_owed_comes_back_to_the_window_that_it_was_owed_to() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_of_money_is_refilled() {
-    let layer = throttle(budget(Spend::per_second("0.0001").burst("0.001")));
+    let layer = throttle_in_a_month(budget(Spend::per_second("0.0001").burst("0.001")));
     let service = layer.layer(inner());
     let answer = send(&service, "small", 4).await;
     let account = usage(&answer);
@@ -219,7 +220,7 @@ async fn each_scope_has_a_budget_of_its_own() {
         .models(Models::by_header("x-model").model("small", spend()))
         .clients(Clients::by_header("x-client").each(spend().publish(true)))
         .prices(prices());
-    let layer = throttle(rules);
+    let layer = throttle_in_a_month(rules);
     let service = layer.layer(inner());
     let answer = send(&service, "small", 400).await;
     assert!(usage(&answer).settle_tokens(TokenUsage::new().output(10)));
@@ -252,7 +253,7 @@ async fn a_price_is_found_by_the_body_and_reserved_for_both_kinds() {
         .models(Models::from_body())
         .prices(prices())
         .estimate(Estimate::from_body(BodyEstimate::new()).or(10));
-    let layer = throttle(rules);
+    let layer = throttle_in_a_month(rules);
     let service = layer
         .peek_layer()
         .layer(layer.layer(inner::<Peeked<Body>>()));
@@ -303,7 +304,7 @@ async fn a_route_whose_requests_have_no_models_has_the_price_of_others() {
                 .otherwise(price("2", "3")),
         )
         .estimate(Estimate::fixed(10));
-    let layer = throttle(rules);
+    let layer = throttle_in_a_month(rules);
     let service = layer.layer(inner());
     let mut spent = 0;
     for (path, cost) in [
@@ -322,7 +323,7 @@ async fn a_route_whose_requests_have_no_models_has_the_price_of_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_keeps_what_was_spent_and_settles_by_the_prices_of_the_admission() {
-    let layer = throttle(budget(Spend::per_month("1.00")));
+    let layer = throttle_in_a_month(budget(Spend::per_month("1.00")));
     let service = layer.layer(inner());
     let old = send(&service, "small", 400).await;
     let dearer = Prices::new().otherwise(price("100", "100"));
@@ -348,7 +349,7 @@ async fn a_price_that_is_found_in_the_body_refuses_nobody_before_it() {
         .models(Models::from_body())
         .prices(prices())
         .estimate(Estimate::fixed(10).exact());
-    let layer = throttle(rules);
+    let layer = throttle_in_a_month(rules);
     let service = layer
         .peek_layer()
         .layer(layer.layer(inner::<Peeked<Body>>()));
@@ -377,10 +378,10 @@ async fn sent() {
 
 #[tokio::test(start_paused = true)]
 async fn replicas_share_a_budget_and_its_windows_in_a_store() {
-    let store = MemoryStore::new();
+    let store = store_in_a_month(512);
     let replica = || {
         let rules = budget(Spend::per_day("0.001"));
-        build(throttling(rules).store(store.clone())).layer(inner())
+        build_in_a_month(throttling(rules).store(store.clone())).layer(inner())
     };
     let (one, other) = (replica(), replica());
     let left = |answer: &Response<ResponseBody<Body>>| {
@@ -488,7 +489,7 @@ fn faults_of_prices_and_amounts_are_errors_that_name_them() {
 
 #[tokio::test(start_paused = true)]
 async fn zero_is_a_closed_budget() {
-    let layer = throttle(budget(Spend::per_month("0")));
+    let layer = throttle_in_a_month(budget(Spend::per_month("0")));
     let service = layer.layer(inner());
     let refused = send(&service, "free", 4).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -497,7 +498,7 @@ async fn zero_is_a_closed_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shadow_refuses_nobody_and_charges_nothing_it_has_no_room_for() {
-    let layer = throttle(budget(
+    let layer = throttle_in_a_month(budget(
         Spend::per_month("0.0001").shadow().named("total_spend"),
     ));
     let service = layer.layer(inner());

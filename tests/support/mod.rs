@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tower::{Service, ServiceExt, service_fn};
 use tower_throttle::{
     Decision, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, decision::DecisionIn,
+    store::MemoryStore,
 };
 
 /// A layer that puts its decisions wherever it can.
@@ -35,6 +36,33 @@ pub(crate) fn throttling(rules: Rules) -> ThrottleLayerBuilder {
 
 pub(crate) fn build(builder: ThrottleLayerBuilder) -> ThrottleLayer {
     builder.build().expect("rules that hold together")
+}
+
+/// The layer of a builder, whose windows of a month do not end while a test runs.
+pub(crate) fn build_in_a_month(builder: ThrottleLayerBuilder) -> ThrottleLayer {
+    #[cfg(feature = "test-util")]
+    let builder = builder.wall_clock(mid_month());
+    build(builder)
+}
+
+/// [`throttle`], with the clock of [`build_in_a_month`].
+pub(crate) fn throttle_in_a_month(rules: Rules) -> ThrottleLayer {
+    build_in_a_month(throttling(rules))
+}
+
+/// A store in memory with room for so many buckets, whose windows of a month do not end while a test runs.
+pub(crate) fn store_in_a_month(buckets: usize) -> MemoryStore {
+    #[cfg(feature = "test-util")]
+    let store = MemoryStore::with_wall_clock(buckets, mid_month());
+    #[cfg(not(feature = "test-util"))]
+    let store = MemoryStore::with_capacity(buckets);
+    store.expect("there is as much memory")
+}
+
+/// The tenth of a month, at noon.
+#[cfg(feature = "test-util")]
+fn mid_month() -> std::time::SystemTime {
+    std::time::UNIX_EPOCH + std::time::Duration::from_secs(20_644 * 86_400 + 43_200)
 }
 
 /// A rate that refills nothing while a test runs, so that what passes is exactly the burst.
