@@ -26,15 +26,16 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
     Decision, Permit, ThrottleLayer, Usage,
     body::{Hold, KeptRequest},
-    store::{MemoryStore, OnOutage},
+    store::OnOutage,
 };
 
 use accounts::{
-    Accounts, CLIENTS, MODELS, Question, REPLICAS, ROUTES, Tokens, Version, Width, known, usage_of,
+    Accounts, CLIENTS, Fate, MODELS, Question, REPLICAS, ROUTES, Tokens, Version, Width, known,
+    usage_of,
 };
 use failing_store::{Mode, Replica};
 use scripted::{Answer, Entered, Report, Script, Serves, runtime, serve, settle_tasks};
-use support::{build, throttling};
+use support::{build_in_a_month, store_in_a_month, throttling};
 
 /// The kind of work.
 #[derive(Debug, Clone, Copy)]
@@ -179,7 +180,7 @@ impl Run {
             number: 0,
             width: Width::Normal,
         };
-        let store = MemoryStore::with_capacity(512).expect("there is as much memory");
+        let store = store_in_a_month(512);
         let count = if is_stored { REPLICAS } else { 1 };
         let replicas = (0..count).map(|_| {
             let builder = throttling(version.rules())
@@ -188,8 +189,8 @@ impl Run {
                 .lease(0);
             let replica = is_stored.then(|| Replica::new(&store));
             let layer = match &replica {
-                Some(replica) => build(builder.store(replica.clone())),
-                None => build(builder),
+                Some(replica) => build_in_a_month(builder.store(replica.clone())),
+                None => build_in_a_month(builder),
             };
             (layer, replica)
         });
@@ -209,11 +210,24 @@ impl Run {
         self.model.has_store
     }
 
-    /// Notes which corrections are lost from now on.
-    fn note_losses(&mut self) {
-        for (replica, loses) in self.model.loses.iter_mut().enumerate() {
-            *loses = self.mode == Mode::Fails || self.is_down[replica];
+    /// Notes what becomes of corrections from now on.
+    fn note_fates(&mut self) {
+        for (fate, is_down) in self.model.fates.iter_mut().zip(self.is_down) {
+            *fate = match self.mode {
+                _ if is_down => Fate::Held,
+                Mode::Up => Fate::Made,
+                Mode::Fails => Fate::Lost,
+                Mode::Unanswered => Fate::Unanswered,
+            };
         }
+    }
+
+    /// Has the corrections of the model reach the store.
+    fn land(&mut self) {
+        for (is_down, has_found) in self.is_down.iter_mut().zip(self.model.land()) {
+            *is_down |= has_found;
+        }
+        self.note_fates();
     }
 
     /// Ends, in the model, the requests that were ended at their bounds.
@@ -289,7 +303,7 @@ impl Run {
                 }) = entered
                 else {
                     self.note_call(question, true);
-                    self.model.land();
+                    self.land();
                     return None;
                 };
                 (held, Some(decision), usage, hold)
@@ -307,7 +321,7 @@ impl Run {
                 let Ok(permit) = permit else {
                     let is_unasked = self.has_store() && matches!(asks, Asks::TryPermit);
                     self.note_call(question, !is_unasked);
-                    self.model.land();
+                    self.land();
                     return None;
                 };
                 let usage = permit.usage().cloned();
@@ -330,7 +344,7 @@ impl Run {
         };
         self.check_admitted(&names, question, is_alone);
         let account = self.model.admit(&names, question, is_alone);
-        self.model.land();
+        self.land();
         if let Some(decision) = decision.filter(|_| !has_expired || !self.has_store()) {
             self.compare(&decision, question, is_alone);
         }
@@ -352,6 +366,7 @@ impl Run {
             _ => {}
         }
         settle_tasks().await;
+        self.land();
         Some(number)
     }
 
@@ -368,9 +383,8 @@ impl Run {
             }
             self.has_found_outage = has_failed;
             self.is_down[question.replica] |= has_failed;
-            self.note_losses();
+            self.note_fates();
         }
-        self.model.hold_back();
         self.note_expired();
         let is_alone = self.is_down[question.replica];
         if is_refused
@@ -492,6 +506,7 @@ impl Run {
             }
         }
         settle_tasks().await;
+        self.land();
     }
 
     async fn play_on(&mut self, number: usize, act: &Act) {
@@ -603,7 +618,7 @@ impl Run {
                 let replica = replica.as_ref().expect("a store");
                 replica.with(|state| state.mode = mode);
             }
-            self.note_losses();
+            self.note_fates();
         }
     }
 
@@ -612,7 +627,8 @@ impl Run {
         self.set_mode(Mode::Up);
         self.pass(3_000).await;
         self.is_down = [false; REPLICAS];
-        self.note_losses();
+        self.note_fates();
+        self.land();
     }
 
     /// Asks once for each balance of one width, which compares them all.
@@ -641,6 +657,7 @@ impl Run {
                     self.play_on(number, &Act::Settle(0, [0; 3])).await;
                     self.play_on(number, &Act::End(0)).await;
                     settle_tasks().await;
+                    self.land();
                 }
             }
         }
@@ -655,6 +672,7 @@ impl Run {
             let act = [Act::Drop(0), Act::Cut(0), Act::End(0)][number % 3].clone();
             self.play_on(number, &act).await;
             settle_tasks().await;
+            self.land();
         }
         assert_eq!(
             self.model.slots().next(),
@@ -724,23 +742,66 @@ proptest! {
     }
 }
 
+fn ask(client: usize, route: usize, estimate: u64, serves: Serves) -> Act {
+    let question = Question {
+        client,
+        route,
+        model: 0,
+        estimate,
+        replica: 0,
+    };
+    Act::Ask(question, Asks::Request(serves))
+}
+
+fn later() -> Serves {
+    Serves::Later {
+        status: 200,
+        report: Report::Whole(0, 0),
+    }
+}
+
+/// The units of a correction that found the store down were given back when the request was settled lower, and taken from
+/// what another owes. They may have been made, and come back no more than those that were not.
+#[test]
+fn units_whose_debt_was_lost_do_not_come_back() {
+    for answers in [false, true] {
+        for settled in [0, 10, 60, 300] {
+            let acts = [
+                ask(0, 0, 10, later()),
+                ask(0, 0, 250, later()),
+                Act::Outage(answers),
+                Act::Add(1, [0, 200, 0]),
+                Act::Recovery,
+                Act::Settle(1, [0, settled, 0]),
+            ];
+            check(&acts, true, OnOutage::Refuse);
+        }
+    }
+}
+
+/// What requests owed while their process knew that the store was down was lost, and so was what they gave back.
+#[test]
+fn corrections_wait_for_the_end_of_an_outage() {
+    for settled in [0, 300] {
+        let acts = [
+            ask(0, 0, 100, later()),
+            ask(1, 0, 250, later()),
+            Act::Outage(false),
+            ask(0, 0, 10, later()),
+            Act::Add(1, [0, 400, 0]),
+            Act::Settle(0, [0, settled, 0]),
+            Act::End(1),
+            Act::Recovery,
+            Act::Add(0, [0, 100, 0]),
+        ];
+        check(&acts, true, OnOutage::Admit);
+        check(&acts, true, OnOutage::Refuse);
+    }
+}
+
 /// A lost request is ended by one that is charged on a second budget, and before the lost one is settled.
 #[test]
 fn a_request_that_ends_a_lost_one_is_charged_first() {
-    let ask = |client, route, estimate, serves| {
-        let question = Question {
-            client,
-            route,
-            model: 0,
-            estimate,
-            replica: 0,
-        };
-        Act::Ask(question, Asks::Request(serves))
-    };
-    let later = || Serves::Later {
-        status: 200,
-        report: Report::Whole(0, 0),
-    };
     let acts = [
         ask(0, 0, 0, later()),
         ask(0, 0, 77, Serves::Error),

@@ -30,6 +30,7 @@
 mod hold;
 mod origin;
 pub(crate) mod reservation;
+mod store_account;
 #[cfg(test)]
 mod tests_support;
 

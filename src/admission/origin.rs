@@ -18,7 +18,7 @@ use crate::{
         Limiter,
         limit_set::{BoundLimit, LimitSet},
     },
-    store::client::{BalanceChange, StoreClient},
+    store::client::{CorrectionBatch, StoreClient},
 };
 
 /// A set of limits with the limiter and the store that charge it. Made once for all requests under the set, each of
@@ -71,17 +71,34 @@ impl Origin {
         self.store.as_ref()
     }
 
+    /// Returns whether the balances of a limit lie in a store.
+    pub(super) fn is_in_store(&self, bound: &BoundLimit) -> bool {
+        self.store_client(bound).is_some()
+    }
+
     /// Charges `units` that were used without having been charged, even if there is no room for them: what the bucket
-    /// does not hold is a debt. In a store it is done later, and not at all while that is down.
-    pub(super) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
-        match self.store_client(bound) {
-            Some(store) => store.correct(bound, identity, BalanceChange::Owe, units),
-            None => self.limiter.owe(bound, identity, units),
-        }
+    /// does not hold is a debt. In a store it is done later, after an outage, with the batch that is returned. `None`
+    /// if the balance is in this process, or the store is never told, since too many corrections wait.
+    pub(super) fn owe(
+        &self,
+        bound: &BoundLimit,
+        identity: u128,
+        units: u64,
+    ) -> Option<CorrectionBatch> {
+        let Some(store) = self.store_client(bound) else {
+            self.limiter.owe(bound, identity, units);
+            return None;
+        };
+        let has_windows = bound
+            .limit
+            .meter
+            .is_some_and(|meter| meter.window().is_some());
+        let moment = has_windows.then(|| store.at(self.limiter.now()));
+        store.owe(bound, identity, moment, units)
     }
 
     /// Gives back `units` that were `charged`, as [`refund`](Self::refund), but to no other window of a quota than they
-    /// were taken from.
+    /// were taken from. `owed_by` is the batch that owes them in a store, if that was not answered yet.
     pub(super) fn refund_charged(
         &self,
         bound: &BoundLimit,
@@ -89,6 +106,7 @@ impl Origin {
         shared: bool,
         charged: PastCharge,
         units: u64,
+        owed_by: Option<&CorrectionBatch>,
     ) {
         let store = self.store_client(bound);
         let meter = bound.limit.meter.filter(|meter| meter.window().is_some());
@@ -101,10 +119,7 @@ impl Origin {
                 let limiter = &self.limiter;
                 limiter.refund_charged(bound, identity, shared, charged_in, units);
             }
-            Some(store) => {
-                let change = charged_in.map_or(BalanceChange::Refund, BalanceChange::RefundIn);
-                store.correct(bound, identity, change, units);
-            }
+            Some(store) => store.refund(bound, identity, charged_in, units, owed_by),
         }
     }
 
@@ -112,7 +127,7 @@ impl Origin {
     /// this process it is done at once and wakes who waits for them; in a store as with [`owe`](Self::owe).
     pub(super) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
         match self.store_client(bound) {
-            Some(store) => store.correct(bound, identity, BalanceChange::Refund, units),
+            Some(store) => store.refund(bound, identity, None, units, None),
             None => self.limiter.refund(bound, identity, shared, units),
         }
     }

@@ -15,7 +15,8 @@
 //! - **Settled once**, by the first of: [`settle`](TokenReservation::settle) or a report, and the end of the response.
 //!   After that nothing changes, and [`add`](TokenReservation::add) returns `false`.
 //! - **Conserved.** Each change charges a limit with the difference between its present charge and the new amount. The
-//!   differences sum up to the settled amount, in whatever order reports come.
+//!   differences sum up to the settled amount, in whatever order reports come. In a store the present charge is what
+//!   the store owes, less than what was counted where corrections were lost: see [`store_account`](super::store_account).
 //! - **Only what was charged comes back.** A shadow that would have refused was not charged, and is left alone. A quota
 //!   whose window has ended gets nothing back: the new window was not charged.
 //!
@@ -47,7 +48,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Origin, Permits, origin::PastCharge};
+use super::{Origin, Permits, origin::PastCharge, store_account::StoreAccount};
 use crate::{
     clock::Nanos,
     limit::{Limit, Unit, price::PriceClass, token_demand::TokenDemand, token_usage::TokenUsage},
@@ -56,6 +57,7 @@ use crate::{
         missing_reason::MissingReason,
         readings::LimitReadings,
     },
+    store::client::CorrectionBatch,
     sync::Mutex,
 };
 
@@ -97,14 +99,24 @@ struct LimitReservation {
 struct ReservationState {
     /// Tokens that were counted so far, or those that were settled.
     used: TokenUsage,
-    /// The moment since which units are owed to a window of a quota: in a later window they do not come back.
-    owed_since: Option<Nanos>,
+    /// The units that were charged since the admission.
+    late: LateCharges,
     /// Set once nothing changes any more.
     is_settled: bool,
     /// Set if a guard keeps the request beyond its answer, whose report is added.
     is_kept: bool,
     /// The slots of the request, which the reservation has on the heap for the admission. Taken when that is dropped.
     permits: Option<Permits>,
+}
+
+/// The record of charges after the admission.
+#[derive(Debug, Default)]
+struct LateCharges {
+    /// The moment since which units are owed to a window of a quota: in a later window they do not come back.
+    owed_since: Option<Nanos>,
+    /// One account for each entry, from the first units on that are owed to a store while the request goes on: what the
+    /// store owes does not follow from the count, since corrections may be lost.
+    in_store: Option<Box<[StoreAccount]>>,
 }
 
 /// The fate of a report of what was used.
@@ -179,7 +191,7 @@ impl TokenReservation {
             entries: entries.collect(),
             state: Mutex::new(ReservationState {
                 used: TokenUsage::new(),
-                owed_since: None,
+                late: LateCharges::default(),
                 is_settled: false,
                 is_kept: false,
                 permits: Some(permits),
@@ -220,7 +232,7 @@ impl TokenReservation {
             }
             let before = Charged::AtLeast(state.used);
             state.used = state.used.plus(tokens);
-            self.charge(&mut state.owed_since, before, Charged::AtLeast(state.used));
+            self.charge(&mut state.late, before, Charged::AtLeast(state.used));
             true
         })
     }
@@ -233,7 +245,7 @@ impl TokenReservation {
                 return false;
             }
             let before = Charged::AtLeast(state.used);
-            self.charge(&mut state.owed_since, before, Charged::Exactly(total));
+            self.charge(&mut state.late, before, Charged::Exactly(total));
             (state.used, state.is_settled) = (total, true);
             true
         })
@@ -306,7 +318,7 @@ impl TokenReservation {
             let has_counted_input = counted.has_input() || counted.undivided > 0;
             let counted_with_input = self.with_input(counted, has_counted_input);
             let after = Charged::AtLeastEither(counted_with_input, read);
-            self.charge(&mut state.owed_since, Charged::AtLeast(counted), after);
+            self.charge(&mut state.late, Charged::AtLeast(counted), after);
             state.is_settled = true;
         });
     }
@@ -330,7 +342,7 @@ impl TokenReservation {
                 true => (Charged::Exactly(state.used), Some(state.used)),
                 false => (Charged::AtLeast(state.used), None),
             };
-            self.charge(&mut state.owed_since, before, Charged::Refunded(after));
+            self.charge(&mut state.late, before, Charged::Refunded(after));
             if !state.is_settled {
                 (state.used, state.is_settled) = (TokenUsage::new(), true);
             }
@@ -380,36 +392,104 @@ impl TokenReservation {
         remaining.min().unwrap_or(u64::MAX)
     }
 
-    /// Charges each limit with `after` in place of `before`. The caller holds the lock, and the time since which units
-    /// are owed to windows is in its state.
-    fn charge(&self, owed_since: &mut Option<Nanos>, before: Charged, after: Charged) {
-        for (entry, bound) in self.entries().filter(|(entry, _)| entry.is_charged) {
+    /// Charges each limit with `after` in place of `before`. The caller holds the lock, and `late` is in its state.
+    fn charge(&self, late: &mut LateCharges, before: Charged, after: Charged) {
+        let goes_on = matches!(after, Charged::AtLeast(_));
+        let entries = self.entries().enumerate();
+        for (number, (entry, bound)) in entries.filter(|(_, (entry, _))| entry.is_charged) {
             let limit = &bound.limit;
             let [before, after] =
                 [before, after].map(|charged| charged.of(entry, limit, self.price));
-            if let Some(more) = after.checked_sub(before) {
-                if more > 0 {
-                    let has_windows = limit.meter.is_some_and(|meter| meter.window().is_some());
-                    if has_windows {
-                        owed_since.get_or_insert_with(|| self.now());
-                    }
-                    self.origin.owe(bound, self.identity, more);
-                }
-                continue;
+            let LateCharges {
+                owed_since,
+                in_store,
+            } = late;
+            let has_account = in_store.is_some() || goes_on && after > before;
+            if has_account && self.origin.is_in_store(bound) {
+                let accounts = in_store.get_or_insert_with(|| self.new_accounts());
+                self.charge_in_store(&mut accounts[number], owed_since, entry, bound, after);
+            } else if after > before {
+                self.owe(owed_since, bound, after - before);
+            } else if after < before {
+                let since = owed_since.unwrap_or_default();
+                self.give_back(since, entry, bound, before, after);
             }
-            let give_back = |charged, units| {
-                if units > 0 {
-                    let (origin, shared) = (&self.origin, entry.is_shared);
-                    origin.refund_charged(bound, self.identity, shared, charged, units);
-                }
-            };
-            // What was owed beyond the reservation comes back to the time in which it was owed.
-            let kept = after.max(entry.reserved).min(before);
-            let since = owed_since.unwrap_or_default();
-            give_back(PastCharge::Owed { since }, before - kept);
-            let state = entry.state;
-            give_back(PastCharge::Reserved { state }, kept - after.min(kept));
         }
+    }
+
+    /// Makes the accounts of the limits in a store, of which nothing was owed before.
+    #[cold]
+    fn new_accounts(&self) -> Box<[StoreAccount]> {
+        let accounts = self.entries.iter();
+        accounts
+            .map(|entry| StoreAccount::new(entry.reserved))
+            .collect()
+    }
+
+    /// Charges a limit with `after` units, by what the store owes of them.
+    #[cold]
+    fn charge_in_store(
+        &self,
+        account: &mut StoreAccount,
+        owed_since: &mut Option<Nanos>,
+        entry: &LimitReservation,
+        bound: &BoundLimit,
+        after: u64,
+    ) {
+        account.raise(after, |units| self.owe(owed_since, bound, units));
+        let since = owed_since.unwrap_or_default();
+        let (before, after) = account.lower(after, |batch, units| {
+            let charged = PastCharge::Owed { since };
+            self.refund_charged(entry, bound, charged, units, Some(batch));
+        });
+        self.give_back(since, entry, bound, before, after);
+    }
+
+    /// Owes units of a limit.
+    fn owe(
+        &self,
+        owed_since: &mut Option<Nanos>,
+        bound: &BoundLimit,
+        units: u64,
+    ) -> Option<CorrectionBatch> {
+        let has_windows = (bound.limit.meter).is_some_and(|meter| meter.window().is_some());
+        if has_windows {
+            owed_since.get_or_insert_with(|| self.now());
+        }
+        self.origin.owe(bound, self.identity, units)
+    }
+
+    /// Gives back what a limit is charged with beyond `after`, of `before` units. What was owed beyond the reservation
+    /// comes back to the time in which it was owed.
+    fn give_back(
+        &self,
+        since: Nanos,
+        entry: &LimitReservation,
+        bound: &BoundLimit,
+        before: u64,
+        after: u64,
+    ) {
+        let kept = after.max(entry.reserved).min(before);
+        let state = entry.state;
+        let owed = (PastCharge::Owed { since }, before - kept);
+        let reserved = (PastCharge::Reserved { state }, kept - after.min(kept));
+        for (charged, units) in [owed, reserved] {
+            if units > 0 {
+                self.refund_charged(entry, bound, charged, units, None);
+            }
+        }
+    }
+
+    fn refund_charged(
+        &self,
+        entry: &LimitReservation,
+        bound: &BoundLimit,
+        charged: PastCharge,
+        units: u64,
+        owed_by: Option<&CorrectionBatch>,
+    ) {
+        let (origin, identity, is_shared) = (&self.origin, self.identity, entry.is_shared);
+        origin.refund_charged(bound, identity, is_shared, charged, units, owed_by);
     }
 
     /// Lists the entries, each with its limit.

@@ -50,6 +50,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -88,7 +89,7 @@ pub(crate) struct ActiveRules {
 
 impl ActiveRules {
     /// Compiles the first rules of a throttle. All its buckets are full. With a store, the balances of rates, quotas
-    /// and model tokens are kept there.
+    /// and model tokens are kept there; each call to it has a deadline.
     ///
     /// # Errors
     ///
@@ -96,7 +97,7 @@ impl ActiveRules {
     pub(crate) fn new(
         rules: &Rules,
         clock: Timeline,
-        store: Option<Arc<dyn Store>>,
+        store: Option<(Arc<dyn Store>, Duration)>,
     ) -> Result<Self, RulesError> {
         observe::describe();
         let limiter = Arc::new(Limiter::new(clock));
@@ -105,10 +106,10 @@ impl ActiveRules {
         let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
         let log = Arc::<Log>::default();
-        let store_client = store.map(|store| {
+        let store_client = store.map(|(store, deadline)| {
             let watch = StoreWatch::new(Arc::clone(&log));
             let clock = limiter.clock().clone();
-            let client = StoreClient::new(store, clock, move |event| watch.told(&event));
+            let client = StoreClient::new(store, clock, deadline, move |event| watch.told(&event));
             Arc::new(client)
         });
         let rule_set = RuleSet::new(compiled, &limiter, &store_client, &log, None)?;

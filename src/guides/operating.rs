@@ -17,7 +17,7 @@
 //! | `throttle_kept_expired_total` | counter | `route` | requests that were ended at the bound of [`Hold::keep_at_most`](crate::body::Hold::keep_at_most) |
 //! | `throttle_usage_missing_total` | counter | `route`, `reason` | successful responses whose usage was not read: `encoding`, `cut`, `absent`, `malformed`, `implausible`, as in [`MissingUsage`](crate::snapshot::MissingUsage) |
 //! | `throttle_store_up` | gauge | | 1 if the store answers, otherwise 0 |
-//! | `throttle_store_errors_total` | counter | | calls to the store that failed or were not answered in time |
+//! | `throttle_store_errors_total` | counter | | calls to the store that failed or were not answered in time, [corrections](crate::guides::replicas#corrections) among them |
 //! | `throttle_store_outage_total` | counter | `outcome` | requests decided without it: `admit`, `refuse`, `local` |
 //!
 //! The metrics of the store exist only with a store. [`Snapshot::record`](crate::snapshot::Snapshot::record) sets

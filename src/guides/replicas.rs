@@ -49,6 +49,7 @@
 //! | an outage, with [`OnOutage::Local`](crate::store::OnOutage::Local) and the number of replicas as `share` | one burst at its beginning and one at its end, each at least the number of replicas |
 //! | one replica of four cannot reach the server, same setting | a quarter of the limit, while that lasts |
 //! | an answer is late or lost | nothing; an unused charge may remain |
+//! | a [correction](#corrections) is lost | the units that it owed |
 //!
 //! A quota's burst is the quota. Keep the clocks of servers that may replace each other in step, as NTP does.
 //!
@@ -67,6 +68,20 @@
 //!
 //! [`RedisStore::connect`](crate::store::RedisStore::connect) fails if the server cannot be reached;
 //! [`connect_lazy`](crate::store::RedisStoreBuilder::connect_lazy) starts without it.
+//!
+//! # Corrections
+//!
+//! Requests do not wait for corrections of their charges: model tokens and money that are counted and settled, and
+//! failures that are refunded. Each process adds them up by bucket, and sends them together.
+//!
+//! - While the store is down they wait for its return, and then count as if the requests had ended at that time. What a
+//!   window of a quota owes is dropped once the window has ended. Corrections of at most 65,536 buckets wait, in about
+//!   10 MB. Those of further buckets are not made: the charges stand.
+//! - The corrections of a call that fails, as the one that finds the store down, may be lost. The process cannot know,
+//!   and never repeats them. A request that goes on gives back only what the store owes for certain, so that it takes
+//!   nothing from what others owe, and does not owe again what the store may owe. In the end its charge differs from
+//!   its use by at most the units of that call.
+//! - Corrections that wait are lost if their process ends before the store is up again.
 //!
 //! # Leases
 //!

@@ -217,6 +217,9 @@ impl ThrottleLayerBuilder {
     /// can charge nothing. Requests that already wait for an answer go on waiting, each until its own
     /// deadline. The store is asked at once whether it is up
     /// again, and then after 20 ms, 40 ms and so on up to a second.
+    ///
+    /// Model tokens and money that are settled meanwhile are corrected in the store when it is up again: see the guide
+    /// [Replicas](crate::guides::replicas#corrections).
     pub fn on_outage(self, on_outage: OnOutage) -> Self {
         self.with(|options| options.on_outage = on_outage)
     }
@@ -281,6 +284,7 @@ impl ThrottleLayerBuilder {
             store,
         } = self;
         let timeline = timeline.unwrap_or_else(Timeline::start).by(&clock);
+        let store = store.map(|store| (store, options.store_deadline));
         let mut active = ActiveRules::new(&rules, timeline, store)?;
         active.gate = Gate::open(options.track_in_flight);
         Ok(ThrottleLayer {

@@ -94,6 +94,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`Store::take`], if any of them failed.
+    /// As [`Store::take`], if any of them failed. Then all of them count as unknown: none is sent again, and the
+    /// throttle gives nothing back of what they owed. While the store is unavailable no corrections are sent. They wait
+    /// until a call of [`Store::take`] without charges is answered.
     fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()>;
 }

@@ -5,16 +5,16 @@
 //!
 //! - A bucket owes the sum of what the requests under way are charged with and of what ended ones were settled at.
 //!   Refusals, and shadows that would have refused, add nothing.
-//! - Each change of an account is a correction. In this process it is made at once. One that the store does not take is
-//!   lost, and is never made up for: the store keeps what it has, while the account goes on as if the correction had
-//!   been made. This holds for both directions, so that a refund of units whose debt was lost takes from what others owe,
-//!   down to nothing.
-//! - A correction reaches the store after the call that has caused it: a request that ends lost ones is charged before
-//!   these are settled.
+//! - Each change of an account is a correction. In this process it is made at once. In a store it is made after the call
+//!   that has caused it: a request that ends lost ones is charged before these are settled.
+//! - While a replica knows that the store is down, its corrections wait, and are made when the store is up again.
+//! - Corrections that find the store down are made or not, and the replica does not know which. They are never made again,
+//!   and the account goes on from what is sure: what the store may not owe never comes back, so that nothing is taken from
+//!   what others owe, and what it may owe is not owed again.
 //! - A charge that the store took without an answer stays taken, and the request is decided without it.
 //! - A request that was decided without the store is charged in its process alone, also after the outage.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use tower_throttle::{
     Clients, Degrade, InFlight, Limits, Models, Plan, Price, Prices, Quota, Rate, Rules, Spend,
@@ -349,6 +349,11 @@ struct Line {
     /// Zero for a shadow that would have refused.
     reserved: u64,
     charged: u64,
+    /// The units that a store owes for certain, and those that it may owe besides.
+    certain: u64,
+    uncertain: u64,
+    /// The units that corrections on their way add to what it owes for certain.
+    under_way: i64,
     is_charged: bool,
     /// Set once a reload has forgotten the balance.
     is_forgotten: bool,
@@ -366,6 +371,17 @@ pub(crate) struct Account {
     pub(crate) is_kept: bool,
 }
 
+/// The fate of the corrections that a replica sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Made,
+    /// They are not made, or made without an answer. The replica does not know which, and finds the store down.
+    Lost,
+    Unanswered,
+    /// None is sent, for the replica knows that the store is down.
+    Held,
+}
+
 /// All balances, and the state of the store.
 #[derive(Debug)]
 pub(crate) struct Accounts {
@@ -373,13 +389,10 @@ pub(crate) struct Accounts {
     pub(crate) version: Version,
     /// Set if balances other than slots lie in a store.
     pub(crate) has_store: bool,
-    /// Set for each replica whose corrections the store does not take.
-    pub(crate) loses: [bool; REPLICAS],
+    /// The fate of the corrections of each replica.
+    pub(crate) fates: [Fate; REPLICAS],
     /// The requests under way, or ended.
     pub(crate) accounts: Vec<Account>,
-    /// The corrections that are on their way to the store: with what a bucket was charged before and after. `None`: each
-    /// is there at once.
-    under_way: Option<Vec<(Bucket, u64, u64)>>,
 }
 
 impl Accounts {
@@ -388,27 +401,33 @@ impl Accounts {
             owed: BTreeMap::new(),
             version,
             has_store,
-            loses: [false; REPLICAS],
+            fates: [Fate::Made; REPLICAS],
             accounts: Vec::new(),
-            under_way: None,
         }
     }
 
-    /// Has corrections reach the store no sooner than [`Self::land`]: a request that ends others is charged before.
-    pub(crate) fn hold_back(&mut self) {
-        self.under_way = Some(Vec::new());
-    }
-
-    /// Has the corrections that were held back reach the store.
-    pub(crate) fn land(&mut self) {
-        for (bucket, before, after) in self.under_way.take().unwrap_or_default() {
-            self.correct(bucket, before, after);
+    /// Has the corrections that are on their way meet their fate, as one call of each replica. Returns which replicas
+    /// have found the store down.
+    pub(crate) fn land(&mut self) -> [bool; REPLICAS] {
+        let mut has_found = [false; REPLICAS];
+        for account in &mut self.accounts {
+            let fate = self.fates[account.replica];
+            let lines = account.lines.iter_mut();
+            for line in lines.filter(|line| line.under_way != 0 && fate != Fate::Held) {
+                let change = mem::take(&mut line.under_way);
+                if fate != Fate::Lost {
+                    correct(&mut self.owed, line.bucket, change);
+                }
+                if fate == Fate::Made || change < 0 {
+                    line.certain = by(line.certain, change);
+                }
+                if fate != Fate::Made {
+                    line.uncertain += change.unsigned_abs();
+                    has_found[account.replica] = true;
+                }
+            }
         }
-    }
-
-    fn correct(&mut self, bucket: Bucket, before: u64, after: u64) {
-        let owed = self.owed.entry(bucket).or_default();
-        *owed = (*owed + after).saturating_sub(before);
+        has_found
     }
 
     pub(crate) fn owed(&self, bucket: Bucket) -> u64 {
@@ -485,6 +504,9 @@ impl Accounts {
                 counts,
                 reserved,
                 charged: if is_charged { reserved } else { 0 },
+                certain: reserved,
+                uncertain: 0,
+                under_way: 0,
                 is_charged,
                 is_forgotten: false,
             }
@@ -524,16 +546,15 @@ impl Accounts {
                 continue;
             }
             let after = after(line, &account);
-            self.accounts[number].lines[index].charged = after;
-            let is_lost = line.bucket.0 == Place::Store && self.loses[account.replica];
-            if is_lost || line.is_forgotten {
-                continue;
-            }
-            match &mut self.under_way {
-                Some(under_way) if line.bucket.0 == Place::Store => {
-                    under_way.push((line.bucket, line.charged, after));
-                }
-                _ => self.correct(line.bucket, line.charged, after),
+            let changed = &mut self.accounts[number].lines[index];
+            changed.charged = after;
+            if line.bucket.0 == Place::Store {
+                let least = by(line.certain, line.under_way);
+                let most = least + line.uncertain;
+                changed.under_way += difference(after.clamp(least, most), after);
+            } else if !line.is_forgotten {
+                let change = difference(line.charged, after);
+                correct(&mut self.owed, line.bucket, change);
             }
         }
     }
@@ -664,6 +685,24 @@ impl Accounts {
         let slots = self.owed.iter();
         slots.filter(|((_, name, _), owed)| info(name).counts == Counts::Slots && **owed > 0)
     }
+}
+
+/// Changes what a bucket owes. Nothing comes back that it does not owe.
+fn correct(owed: &mut BTreeMap<Bucket, u64>, bucket: Bucket, change: i64) {
+    let owed = owed.entry(bucket).or_default();
+    let after = owed.checked_add_signed(change);
+    *owed = after.unwrap_or_else(|| panic!("{bucket:?} owes {owed}, and is changed by {change}"));
+}
+
+/// Returns units as a change leaves them.
+fn by(units: u64, change: i64) -> u64 {
+    units
+        .checked_add_signed(change)
+        .expect("no more comes back than there was")
+}
+
+fn difference(before: u64, after: u64) -> i64 {
+    i64::try_from(after).expect("few units") - i64::try_from(before).expect("few units")
 }
 
 /// Returns the name of a limit as the tables have it.

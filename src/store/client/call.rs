@@ -176,7 +176,7 @@ impl StoreCall {
             let (store_client, sent) = (&self.store_client, self.sent.now);
             match &taken {
                 Ok(taken) => store_client.record_answer(&charges, taken, sent, self.is_peek),
-                Err(error) => store_client.record_failure(error, self.deadline),
+                Err(error) => store_client.record_failure(error, Some(self.deadline)),
             }
             let leased = self.leased;
             self.finish(taken.as_ref().ok());
@@ -197,7 +197,7 @@ impl StoreCall {
             return Poll::Pending;
         }
         let late = StoreError::unavailable(LateReply);
-        self.store_client.record_failure(&late, self.deadline);
+        self.store_client.record_failure(&late, Some(self.deadline));
         self.finish(None);
         Poll::Ready(Err(late))
     }

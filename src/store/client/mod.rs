@@ -19,6 +19,8 @@
 //! - **Only the store admits**, by its answer or a leased unit. Knowledge kept here may refuse, and may state waits;
 //!   its errors err against the caller.
 //! - **At most once.** No call is ever sent again. An abandoned call is driven to its end, and gives back what it took.
+//!   A call that fails may have been carried out: the account of a request neither gives back units that were owed by
+//!   it, nor owes them again.
 //! - **No lock is held over a call, a waker or a listener.** All locks here are short, and none is taken under another.
 //! - **Bounded.** The tables of denied buckets, of leases and of corrections have fixed bounds, and document the
 //!   behaviour beyond them.
@@ -46,6 +48,7 @@
 //! The first call that times out, or whose answer is that nothing can be charged, marks the store *down*. From then on
 //! only a probe calls it, at once and then at growing intervals, and [`OnOutage`] decides requests. When the probe is
 //! answered, the store is up again. An outage thus costs each request under way one deadline, and later ones nothing.
+//! [`corrections`] wait for the end of an outage; those under way at its beginning may be lost.
 //!
 //! # Leases
 //!
@@ -63,7 +66,7 @@
 //!
 //! The engine: [`spend_leased`](StoreClient::spend_leased), [`cached_view`](StoreClient::cached_view),
 //! [`ask`](StoreClient::ask) and [`peek`](StoreClient::peek) for a decision, in this order. An
-//! [admission](crate::admission) calls [`correct`](StoreClient::correct), and a handle
+//! [admission](crate::admission) calls [`owe`](StoreClient::owe) and [`refund`](StoreClient::refund), and a handle
 //! [`return_leases`](StoreClient::return_leases). A reload calls [`set_present`](StoreClient::set_present), and the
 //! first request of an undeclared route [`add_present`](StoreClient::add_present). None of them uses the [`Store`]
 //! directly.
@@ -102,6 +105,7 @@ use self::{
 };
 pub(crate) use self::{
     call::StoreCall,
+    corrections::CorrectionBatch,
     leased::{LeaseWaiter, LeasedUnits},
     outage::Event,
     present_budgets::PresentBudgets,
@@ -144,7 +148,7 @@ pub(crate) struct StoreClient {
     hasher: RandomState,
     /// Tells if the store is down.
     breaker: Breaker,
-    /// The deadline of a probe in nanoseconds: that of the last call that found the store unavailable.
+    /// The deadline of a probe in nanoseconds: that of the last call with one that found the store unavailable.
     probe_deadline: AtomicU64,
     /// The first runtime that polled a call. Work that outlives its request is spawned there, if it comes from outside
     /// of any.
@@ -175,10 +179,11 @@ impl StoreClient {
     /// The same for model tokens: other processes often give back what their reservations did not use.
     const SETTLED: Duration = Duration::from_millis(250);
 
-    /// Makes the client of a store that is taken to be up. `on_event` must not block.
+    /// Makes the client of a store that is taken to be up. `deadline` is that of calls. `on_event` must not block.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         clock: Timeline,
+        deadline: Duration,
         on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -188,13 +193,13 @@ impl StoreClient {
             offset_at_least: AtomicU64::new(0),
             deny_cache: DenyCache::new(),
             timers: Arc::default(),
-            corrections: Corrections::default(),
+            corrections: Corrections::new(),
             present_budgets: Mutex::default(),
             leases: Leases::new(),
             return_task: TaskSlot::new(),
             hasher: RandomState::new(),
             breaker: Breaker::new(),
-            probe_deadline: AtomicU64::new(0),
+            probe_deadline: AtomicU64::new(nanos(deadline)),
             runtime: OnceLock::new(),
             on_event: Box::new(on_event),
         }
@@ -369,25 +374,49 @@ impl StoreClient {
         view
     }
 
-    /// Corrects a balance of a client by `units`, without waiting for it.
+    /// Owes `units` of a client that were used without having been charged, without waiting for the store. `moment` is
+    /// one of the window that they belong to, by the store's clock, for a quota.
     ///
-    /// Limits that do not lie in the store are passed over. While the store is down the correction is dropped, and the
-    /// charge stands as it was taken. After a reload it is made in the settings that are in force for the bucket when
-    /// it is sent (see [`present_budgets`]).
-    pub(crate) fn correct(
+    /// Returns the batch that they are sent with: at once, or after an outage. `None` if they are never sent: the limit
+    /// does not lie in the store, or too many corrections wait. After a reload they are owed in the settings that are in
+    /// force for the bucket when they are sent (see [`present_budgets`]).
+    pub(crate) fn owe(
         self: &Arc<Self>,
         bound: &BoundLimit,
         identity: u128,
-        kind: BalanceChange,
+        moment: Option<Nanos>,
         units: u64,
+    ) -> Option<CorrectionBatch> {
+        let (key, budget) = (key(bound, identity)?, Budget::new(bound.limit.meter?));
+        let batch = self.corrections.owe(key, budget, moment, units)?;
+        self.send_pending();
+        Some(batch)
+    }
+
+    /// Gives back `units` that a client was charged with, as [`owe`](Self::owe) owes them: to no other window than that
+    /// of `moment`. Where too many corrections wait, they stay charged.
+    ///
+    /// `owed_by` is the batch that owes them, if that was not answered yet: nothing comes back if it fails.
+    pub(crate) fn refund(
+        self: &Arc<Self>,
+        bound: &BoundLimit,
+        identity: u128,
+        moment: Option<Nanos>,
+        units: u64,
+        owed_by: Option<&CorrectionBatch>,
     ) {
-        if self.is_down() {
-            return;
-        }
         let (Some(key), Some(meter)) = (key(bound, identity), bound.limit.meter) else {
             return;
         };
-        if self.corrections.add(key, Budget::new(meter), kind, units) {
+        let budget = Budget::new(meter);
+        (self.corrections).refund(key, budget, moment, units, owed_by);
+        self.send_pending();
+    }
+
+    /// Spawns the task that sends corrections, unless there is one, or the store is down. To be called when a correction
+    /// was added, and when the store is up again.
+    fn send_pending(self: &Arc<Self>) {
+        if !self.is_down() && self.corrections.task.claim() {
             self.spawn(Corrections::send_all(self));
         }
     }
@@ -410,14 +439,18 @@ impl StoreClient {
     }
 
     /// Sends corrections, and forgets what the deny cache knows of their buckets, whose states may be smaller now.
-    /// After an error nobody knows which were made, and none is sent again.
-    async fn send_corrections(&self, corrections: Vec<Correction>) {
-        let _ = self.store.correct(&corrections).await;
+    /// Returns whether all were made. After an error nobody knows which were, and none is sent again.
+    async fn send_corrections(self: &Arc<Self>, corrections: Vec<Correction>) -> bool {
+        let answer = self.store.correct(&corrections).await;
+        if let Err(error) = &answer {
+            self.record_failure(error, None);
+        }
         for correction in corrections {
             // After the call: an answer that came before it may have been remembered meanwhile.
             let (key, budget, _) = correction.parts();
             self.deny_cache.forget(self.denied_hash_of(key, budget));
         }
+        answer.is_ok()
     }
 
     /// Returns what the store's clock shows when this one shows `now`, or later: a bucket is as full by it as it may
@@ -517,17 +550,6 @@ impl StoreClient {
         let bucket = (key.limit(), key.client(), budget.meter());
         self.hasher.hash_one(bucket)
     }
-}
-
-/// The kinds of corrections that an admission makes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum BalanceChange {
-    /// Units were used without having been charged.
-    Owe,
-    /// Units that were charged come back.
-    Refund,
-    /// Units of a quota come back to the window that this moment by the store's clock lies in, if it lasts.
-    RefundIn(Nanos),
 }
 
 /// Returns the name by which the store knows the bucket. `None`: it does not lie there.

@@ -9,6 +9,8 @@
 //! - **Each outage is told once.** `Down` comes from the one call that trips the breaker, before it spawns the probe,
 //!   and `Up` from the probe, after the reset: an outage that begins in that moment may be told before the `Up`.
 //!   `Failed` is told for each failure.
+//! - **Corrections wait.** While the store is down [none is sent](super::corrections). The probe has them sent after the
+//!   reset, so that each is seen by the probe, or has seen the store up.
 //! - **A probe charges nothing.** It is a call without charges, which a store answers only if it could take some. Its
 //!   deadline is that of the last call that failed.
 //! - **A probe holds nothing alive.** It upgrades its reference for each call and lets go of it before it pauses, so a
@@ -84,14 +86,15 @@ pub(crate) enum Event<'a> {
 impl StoreClient {
     /// Records that a call failed. One that tells that nobody can be charged trips the breaker.
     ///
-    /// `deadline` is the call's, and becomes the probe's.
-    pub(super) fn record_failure(self: &Arc<Self>, error: &StoreError, deadline: Duration) {
+    /// `deadline` is the call's, if it has one, and becomes the probe's.
+    pub(super) fn record_failure(self: &Arc<Self>, error: &StoreError, deadline: Option<Duration>) {
         (self.on_event)(Event::Failed(error, self.clock.now()));
         if !error.is_unavailable() {
             return;
         }
-        self.probe_deadline
-            .store(nanos(deadline), Ordering::Relaxed);
+        if let Some(deadline) = deadline {
+            (self.probe_deadline).store(nanos(deadline), Ordering::Relaxed);
+        }
         if self.breaker.trip() {
             (self.on_event)(Event::Down(error));
             self.probe();
@@ -135,6 +138,7 @@ impl Probe {
             if store_client.answers_within(deadline).await {
                 self.0 = None;
                 store_client.breaker.reset();
+                store_client.send_pending();
                 (store_client.on_event)(Event::Up);
                 return;
             }
