@@ -130,11 +130,10 @@ impl FactMember {
         }
     }
 
-    /// Returns whether the member is an object of settings, some of which are facts.
+    /// Returns whether names in the member count: those of settings that are facts, and some in the text.
     #[inline]
-    pub(super) fn has_settings(self) -> bool {
-        let number = self as u8;
-        (Self::GenerationConfig as u8..=Self::Options as u8).contains(&number)
+    pub(super) fn names_count(self) -> bool {
+        self as u8 >= Self::GenerationConfig as u8
     }
 
     /// Returns whether strings in the member are text.

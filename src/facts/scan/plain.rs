@@ -32,6 +32,8 @@ impl PlainBytes {
 
 /// Words that are looked at together, once a string is known to be long.
 const BLOCK: usize = 4 * WORD;
+/// The most bytes of a short string: its end in a block would be looked for twice.
+const SHORT: usize = 2 * BLOCK;
 
 /// Finds the first byte that is not plain, if there is any.
 #[inline]
@@ -39,7 +41,7 @@ pub(super) fn plain(bytes: &[u8], plain: PlainBytes) -> Plain {
     let lowest = ONES * u64::from(plain.lowest());
     let mut read = PlainReading { len: 0, seen: 0 };
     // Most strings are short.
-    if let Some(plain) = read.words(&bytes[..bytes.len().min(BLOCK)], lowest) {
+    if let Some(plain) = read.words(&bytes[..bytes.len().min(SHORT)], lowest) {
         return plain;
     }
     read.blocks(bytes, lowest);

@@ -150,7 +150,7 @@ impl FactsScanner {
             (ScanState::Next, b']' | b'}')
             | (ScanState::FirstValue, b']')
             | (ScanState::FirstName, b'}') => self.close(byte),
-            (ScanState::Name | ScanState::FirstName, b'"') => self.name(),
+            (ScanState::Name | ScanState::FirstName, b'"') => ScanState::Text(self.name()),
             (ScanState::Value | ScanState::FirstValue, _) => self.value(byte),
             (ScanState::Colon, b':') => ScanState::Value,
             _ => ScanState::Malformed,
@@ -159,15 +159,13 @@ impl FactsScanner {
 
     /// ## (Name | FirstName) => Text
     #[inline]
-    fn name(&mut self) -> ScanState {
+    fn name(&mut self) -> StringUse {
         self.name.clear();
         self.name_bytes = 0;
-        ScanState::Text(
-            match self.nesting.depth() == 1 || self.member.is_text() || self.member.has_settings() {
-                true => StringUse::Name,
-                false => StringUse::OtherName,
-            },
-        )
+        match self.nesting.depth() == 1 || self.member.names_count() {
+            true => StringUse::Name,
+            false => StringUse::OtherName,
+        }
     }
 
     /// ## (Value | FirstValue) => (Text | Number | Literal | FirstName | FirstValue)
@@ -182,7 +180,7 @@ impl FactsScanner {
             _ => {}
         }
         match byte {
-            b'"' => self.string(),
+            b'"' => self.string().map_or(ScanState::Malformed, ScanState::Text),
             b'{' | b'[' if self.nesting.has_room() => {
                 self.nesting.open(byte == b'{');
                 match byte {
@@ -227,22 +225,22 @@ impl FactsScanner {
     }
 
     /// ## (Value | FirstValue) => Text
+    ///
+    /// Returns `None` if a setting is to be a number.
     #[inline]
-    fn string(&mut self) -> ScanState {
-        if self.setting.is_some() {
-            return ScanState::Malformed;
-        }
-        ScanState::Text(match self.member {
-            FactMember::Model | FactMember::ServiceTier => {
-                self.name.clear();
-                StringUse::Fact
-            }
+    fn string(&mut self) -> Option<StringUse> {
+        match self.member {
             member if member.is_text() => {
                 self.text = TextValue::new(self.is_data && self.nesting.in_object());
-                StringUse::Text
+                Some(StringUse::Text)
             }
-            _ => StringUse::Other,
-        })
+            FactMember::Model | FactMember::ServiceTier => {
+                self.name.clear();
+                Some(StringUse::Fact)
+            }
+            _ if self.setting.is_some() => None,
+            _ => Some(StringUse::Other),
+        }
     }
 
     /// ## (FirstName | FirstValue | Next) => Next
@@ -256,9 +254,9 @@ impl FactsScanner {
 
     /// ## Text => (Text | Escape | Colon | Next)
     ///
-    /// Reads on to the end of the string, and returns the bytes after it.
+    /// Reads on to the end of the string, and of those that follow it closely, and returns the bytes after them.
     #[inline]
-    fn text<'a>(&mut self, string: StringUse, mut bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
+    fn text<'a>(&mut self, mut string: StringUse, mut bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
         loop {
             let plain_bytes = match (string, bytes) {
                 (StringUse::Text, [first, ..]) => self.text.plain_bytes(*first),
@@ -275,7 +273,11 @@ impl FactsScanner {
             };
             if stop == b'"' && self.cut.is_none() {
                 let state = self.end(string, part, found.is_ascii);
-                return self.after_string(state, after);
+                match self.next_string(state, after) {
+                    Some((next, after)) => (string, bytes) = (next, after),
+                    None => return (state, after),
+                }
+                continue;
             }
             self.take(string, part, found.is_ascii);
             match (stop, after) {
@@ -302,24 +304,28 @@ impl FactsScanner {
 
     /// Passes over what most often lies between two strings: without this, each string would need four rounds.
     #[inline]
-    fn after_string<'a>(&mut self, state: ScanState, bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
+    fn next_string<'a>(
+        &mut self,
+        state: ScanState,
+        bytes: &'a [u8],
+    ) -> Option<(StringUse, &'a [u8])> {
         match (state, bytes) {
             (ScanState::Colon, [b':', b'"', rest @ ..] | [b':', b' ', b'"', rest @ ..])
                 if self.nesting.depth() > 1 =>
             {
-                (self.string(), rest)
+                Some((self.string()?, rest))
             }
             (ScanState::Next, [b',', b'"', rest @ ..] | [b',', b' ', b'"', rest @ ..])
                 if self.nesting.in_object() =>
             {
-                (self.name(), rest)
+                Some((self.name(), rest))
             }
             // One object ends, and another begins in the same array: as many are open as before.
             (
                 ScanState::Next,
                 [b'}', b',', b'{', b'"', rest @ ..] | [b'}', b',', b' ', b'{', b'"', rest @ ..],
-            ) if self.nesting.in_object_of_array() => (self.name(), rest),
-            _ => (state, bytes),
+            ) if self.nesting.in_object_of_array() => Some((self.name(), rest)),
+            _ => None,
         }
     }
 
@@ -385,15 +391,14 @@ impl FactsScanner {
             }
         };
         if self.nesting.depth() > 1 {
-            self.is_data = is_data(name);
-            let is_setting = self.member.has_settings() && self.nesting.depth() == 2;
-            self.setting = if is_setting {
-                FactSetting::named(name)
+            if self.member.is_text() {
+                self.is_data = is_data(name);
+                if self.member.has_schemas() {
+                    self.facts.text_bytes += self.name_bytes + len(part);
+                }
             } else {
-                None
-            };
-            if self.member.has_schemas() {
-                self.facts.text_bytes += self.name_bytes + len(part);
+                let is_setting = self.nesting.depth() == 2;
+                self.setting = is_setting.then(|| FactSetting::named(name)).flatten();
             }
             return ScanState::Colon;
         }
