@@ -8,7 +8,9 @@ pub struct RequestFacts {
     pub(super) service_tier: Option<Box<str>>,
     pub(super) is_stream: bool,
     pub(super) max_output_tokens: Option<u64>,
+    pub(super) is_output_unbounded: bool,
     pub(super) choices: Option<u64>,
+    pub(super) prompts: u64,
     pub(super) text_bytes: u64,
     pub(super) items: u64,
     pub(super) token_ids: u64,
@@ -35,18 +37,33 @@ impl RequestFacts {
     }
 
     /// Returns the largest number of tokens of one answer: the largest of `max_tokens`, `max_completion_tokens`,
-    /// `max_output_tokens`, Gemini's `generationConfig.maxOutputTokens`, Bedrock's `inferenceConfig.maxTokens` and
-    /// Ollama's `options.num_predict`. `None` if none is stated. It may be zero.
+    /// `max_output_tokens`, llama.cpp's `n_predict`, Gemini's `generationConfig.maxOutputTokens`, Bedrock's
+    /// `inferenceConfig.maxTokens` and Ollama's `options.num_predict`. `None` if none is stated, or negative ones alone.
+    /// It may be zero.
     #[must_use]
     pub fn max_output_tokens(&self) -> Option<u64> {
         self.max_output_tokens
     }
 
-    /// Returns the number of answers, the larger of `n` and Gemini's `generationConfig.candidateCount`. `None` if it is
-    /// not stated. It may be zero.
+    /// Returns whether one of these is less than one, by which some servers mean no maximum: negative numbers for
+    /// llama.cpp, and zero too for Ollama.
+    #[must_use]
+    pub fn is_output_unbounded(&self) -> bool {
+        self.is_output_unbounded
+    }
+
+    /// Returns the number of answers that a server generates to each prompt: the largest of `n`, `best_of`, llama.cpp's
+    /// `n_cmpl` and Gemini's `generationConfig.candidateCount`. `None` if none is stated. It may be zero.
     #[must_use]
     pub fn choices(&self) -> Option<u64> {
         self.choices
+    }
+
+    /// Returns the number of prompts in an array `prompt`, each of which is answered: all of its values but numbers and
+    /// literal names. Zero if it is no array, or one of token ids.
+    #[must_use]
+    pub fn prompts(&self) -> u64 {
+        self.prompts
     }
 
     /// Returns the size of the text in bytes of UTF-8. The names in `tools`, `functions` and `response_format` are a part

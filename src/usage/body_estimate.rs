@@ -9,8 +9,10 @@ use crate::{facts::RequestFacts, limit::token_demand::TokenDemand};
 ///
 /// - **Input**: a token for every four bytes of text, one for each token that is sent as a number, and 1,000 for each
 ///   image, sound or file.
-/// - **Output**: the most tokens that the request asks for, or 1,000 if it does not say, for each of the `n` answers.
-///   No answers count as one.
+/// - **Output**: the most tokens that the request asks for, or 1,000 if it does not say, for each
+///   [answer](RequestFacts::choices) to each [prompt](RequestFacts::prompts). A most of less than one token, which some
+///   servers take for [no maximum](RequestFacts::is_output_unbounded), never makes it less than 1,000. No answers and no
+///   prompts count as one.
 ///
 /// A sum above 2⁶⁴ − 1 counts as 2⁶⁴ − 1. A limit reserves no more than a part of its burst; see [`Estimate`].
 ///
@@ -61,8 +63,8 @@ impl BodyEstimate {
         self
     }
 
-    /// Sets the tokens of an answer to a request that does not state its maximum. Default: 1,000. With zero, only the
-    /// input of such a request counts.
+    /// Sets the tokens of an answer to a request that does not state its maximum, or states one of less than one token,
+    /// such as −1. Default: 1,000. With zero, only the input of such a request counts.
     pub fn output(mut self, tokens: u64) -> Self {
         self.output = tokens;
         self
@@ -80,12 +82,14 @@ impl BodyEstimate {
         let text = facts.text_bytes().div_ceil(self.bytes_per_token.max(1));
         let items = facts.items().saturating_mul(self.tokens_per_item);
         let input = text.saturating_add(items).saturating_add(facts.token_ids());
-        let output = facts
-            .max_output_tokens()
-            .unwrap_or(self.output)
-            .min(self.max_output);
+        let output = match facts.max_output_tokens() {
+            Some(most) if !facts.is_output_unbounded() => most,
+            most => most.unwrap_or(0).max(self.output),
+        };
+        let output = output.min(self.max_output);
         // A server answers once to a request for no answer.
         let answers = facts.choices().unwrap_or(1).max(1);
+        let answers = answers.saturating_mul(facts.prompts().max(1));
         TokenDemand {
             input,
             output: output.saturating_mul(answers),

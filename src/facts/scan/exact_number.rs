@@ -106,6 +106,16 @@ impl ExactNumber {
         (!self.is_negative).then(|| whole.saturating_add(u64::from(is_more)))
     }
 
+    /// Returns whether the number is less than one, as all with a minus sign are.
+    pub(super) fn is_below_one(&self) -> bool {
+        let digits = self
+            .significand
+            .checked_ilog10()
+            .map(|log| i64::from(log) + 1);
+        let before_point = digits.map(|digits| self.power().saturating_add(digits));
+        self.is_negative || before_point.is_none_or(|digits| digits <= 0)
+    }
+
     /// Returns whether the number is nearest to infinity, of all values of `f64`. One that differs from the middle
     /// after 20 digits counts as the middle.
     pub(super) fn is_out_of_range(&self) -> bool {
@@ -192,6 +202,38 @@ mod tests {
         ];
         for (text, rounded) in table {
             assert_eq!(decimal(text).rounded_up(), rounded, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_below_one_are_those_without_an_integer() {
+        let long = format!("0.{}1e400", "0".repeat(399));
+        let longer = format!("1{}e-401", "0".repeat(400));
+        let table = [
+            ("0", true),
+            ("0.0", true),
+            ("0e9", true),
+            ("-1", true),
+            ("-0", true),
+            ("-1e9", true),
+            ("0.5", true),
+            ("0.99999999999999999999999", true),
+            ("5e-1", true),
+            ("99e-2", true),
+            ("1e-400", true),
+            ("1e-99999999999999999999", true),
+            (&longer, true),
+            ("1", false),
+            ("1.5", false),
+            ("10e-1", false),
+            ("0.1e1", false),
+            ("1e0", false),
+            ("18446744073709551616", false),
+            ("1e99999999999999999999", false),
+            (&long, false),
+        ];
+        for (text, is_below) in table {
+            assert_eq!(decimal(text).is_below_one(), is_below, "{text}");
         }
     }
 

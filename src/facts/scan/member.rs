@@ -13,7 +13,13 @@ pub(super) enum FactMember {
     MaxTokens,
     MaxCompletionTokens,
     MaxOutputTokens,
+    /// The largest answer, as llama.cpp has it.
+    NPredict,
     Choices,
+    /// The answers that a server generates to choose from.
+    BestOf,
+    /// The number of answers, as llama.cpp has it.
+    NCmpl,
     /// `generationConfig`: the settings of Gemini.
     GenerationConfig,
     /// `generation_config`: Gemini takes both.
@@ -45,14 +51,17 @@ pub(super) enum FactMember {
 
 impl FactMember {
     /// The names of facts whose meaning a change of case would hide.
-    const NAMES: [&[u8]; 29] = [
+    const NAMES: [&[u8]; 32] = [
         b"model",
         b"service_tier",
         b"stream",
         b"max_tokens",
         b"max_completion_tokens",
         b"max_output_tokens",
+        b"n_predict",
         b"n",
+        b"best_of",
+        b"n_cmpl",
         b"generationConfig",
         b"generation_config",
         b"inferenceConfig",
@@ -85,7 +94,10 @@ impl FactMember {
             b"max_tokens" => Self::MaxTokens,
             b"max_completion_tokens" => Self::MaxCompletionTokens,
             b"max_output_tokens" => Self::MaxOutputTokens,
+            b"n_predict" => Self::NPredict,
             b"n" => Self::Choices,
+            b"best_of" => Self::BestOf,
+            b"n_cmpl" => Self::NCmpl,
             b"generationConfig" => Self::GenerationConfig,
             b"generation_config" => Self::GenerationConfigSnake,
             b"inferenceConfig" => Self::InferenceConfig,
@@ -123,10 +135,20 @@ impl FactMember {
         match self {
             Self::Model | Self::ServiceTier => matches!(byte, b'"' | b'n'),
             Self::Stream => matches!(byte, b't' | b'f' | b'n'),
-            Self::MaxTokens | Self::MaxCompletionTokens | Self::MaxOutputTokens | Self::Choices => {
-                matches!(byte, b'-' | b'0'..=b'9' | b'n')
-            }
+            _ if self.count().is_some() => matches!(byte, b'-' | b'0'..=b'9' | b'n'),
             _ => true,
+        }
+    }
+
+    /// Returns the count that the member states, if it states one.
+    pub(super) fn count(self) -> Option<FactCount> {
+        match self {
+            Self::MaxTokens
+            | Self::MaxCompletionTokens
+            | Self::MaxOutputTokens
+            | Self::NPredict => Some(FactCount::MaxOutputTokens),
+            Self::Choices | Self::BestOf | Self::NCmpl => Some(FactCount::Choices),
+            _ => None,
         }
     }
 
@@ -155,25 +177,26 @@ impl FactMember {
     }
 
     /// Returns a bit of its own, or none of a member without facts.
-    pub(super) fn bit(self) -> u32 {
+    pub(super) fn bit(self) -> u64 {
         match self {
             Self::Other | Self::OtherCase => 0,
-            _ => 1 << self as u32,
+            _ => 1 << self as u64,
         }
     }
 }
 
-/// A setting that is a fact, in a member that has settings.
+/// A count that is a fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FactSetting {
+pub(super) enum FactCount {
     /// The most tokens of the answer.
     MaxOutputTokens,
     /// The number of answers.
     Choices,
 }
 
-impl FactSetting {
-    pub(super) fn named(name: &[u8]) -> Option<Self> {
+impl FactCount {
+    /// Returns the count of a setting, in a member that has settings.
+    pub(super) fn of_setting(name: &[u8]) -> Option<Self> {
         match name {
             b"maxOutputTokens" | b"max_output_tokens" | b"maxTokens" | b"num_predict" => {
                 Some(Self::MaxOutputTokens)

@@ -32,7 +32,9 @@ pub(super) struct Stated {
     pub(super) service_tier: Option<String>,
     pub(super) is_stream: bool,
     pub(super) max_output_tokens: Option<u64>,
+    pub(super) is_output_unbounded: bool,
     pub(super) choices: Option<u64>,
+    pub(super) prompts: u64,
     pub(super) text_bytes: u64,
     pub(super) items: u64,
     pub(super) token_ids: u64,
@@ -45,7 +47,9 @@ impl From<&RequestFacts> for Stated {
             service_tier: facts.service_tier().map(str::to_owned),
             is_stream: facts.is_stream(),
             max_output_tokens: facts.max_output_tokens(),
+            is_output_unbounded: facts.is_output_unbounded(),
             choices: facts.choices(),
+            prompts: facts.prompts(),
             text_bytes: facts.text_bytes(),
             items: facts.items(),
             token_ids: facts.token_ids(),
@@ -69,10 +73,10 @@ impl Stated {
                 let stream = serde_json::from_str::<Option<bool>>(json).ok()?;
                 self.is_stream = stream.unwrap_or_default();
             }
-            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
-                self.max_output_tokens = self.max_output_tokens.max(count(json)?);
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" | "n_predict" => {
+                self.most(json)?;
             }
-            "n" => self.choices = self.choices.max(count(json)?),
+            "n" | "best_of" | "n_cmpl" => self.choices = self.choices.max(count(json)?),
             "generationConfig" | "generation_config" | "inferenceConfig" | "options" => {
                 // Any value but an object has no settings.
                 if let Ok(Members(settings)) = serde_json::from_str(json) {
@@ -87,6 +91,10 @@ impl Stated {
             | "chat_history" => {
                 let has_token_ids = name == "input" || name == "prompt";
                 let node = serde_json::from_str(json).expect("JSON, as was seen");
+                if let (Node::Array(values), "prompt") = (&node, name) {
+                    let is_prompt = |value: &&Node| !matches!(value, Node::Number | Node::Other);
+                    self.prompts += values.iter().filter(is_prompt).count() as u64;
+                }
                 let has_schemas = matches!(name, "tools" | "functions" | "response_format");
                 self.add(&node, false, has_token_ids, has_schemas);
             }
@@ -98,7 +106,10 @@ impl Stated {
                     "max_tokens",
                     "max_completion_tokens",
                     "max_output_tokens",
+                    "n_predict",
                     "n",
+                    "best_of",
+                    "n_cmpl",
                     "generationconfig",
                     "generation_config",
                     "inferenceconfig",
@@ -133,11 +144,18 @@ impl Stated {
     fn set(&mut self, name: &str, json: &str) -> Option<()> {
         match name {
             "maxOutputTokens" | "max_output_tokens" | "maxTokens" | "num_predict" => {
-                self.max_output_tokens = self.max_output_tokens.max(count(json)?);
+                self.most(json)?;
             }
             "candidateCount" | "candidate_count" => self.choices = self.choices.max(count(json)?),
             _ => {}
         }
+        Some(())
+    }
+
+    fn most(&mut self, json: &str) -> Option<()> {
+        self.max_output_tokens = self.max_output_tokens.max(count(json)?);
+        let is_below_one = json.starts_with('-') || matches!(whole_and_rest(json)?, Some((0, _)));
+        self.is_output_unbounded |= is_below_one;
         Some(())
     }
 
@@ -178,8 +196,14 @@ fn text(json: &str) -> Option<Option<String>> {
     is_short.then_some(text)
 }
 
-/// The value of a number, rounded up by its digits as they are written.
+/// The value of a number, rounded up.
 fn count(json: &str) -> Option<Option<u64>> {
+    let parts = whole_and_rest(json)?;
+    Some(parts.map(|(whole, more)| whole.saturating_add(more)))
+}
+
+/// The whole part of a number by its digits as they are written, and one if it has a fraction.
+fn whole_and_rest(json: &str) -> Option<Option<(u64, u64)>> {
     if json == "null" || json.starts_with('-') {
         return Some(None);
     }
@@ -213,7 +237,7 @@ fn count(json: &str) -> Option<Option<u64>> {
         (Ordering::Greater, _) => u64::MAX,
         _ => whole.parse().unwrap_or(u64::MAX),
     };
-    Some(Some(whole.saturating_add(more)))
+    Some(Some((whole, more)))
 }
 
 /// The members of an object, all of them and as they are written.

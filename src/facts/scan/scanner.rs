@@ -7,7 +7,7 @@ use std::str;
 use super::{
     escape::{Escape, EscapeStep, short},
     exact_number::ExactNumber,
-    member::{FactMember, FactSetting, is_data},
+    member::{FactCount, FactMember, is_data},
     plain::{PlainBytes, plain},
     text_value::TextValue,
     utf8::CutCharacter,
@@ -31,9 +31,9 @@ pub(crate) struct FactsScanner {
     /// The top-level member that is open.
     member: FactMember,
     /// The bits of those that were given.
-    given: u32,
+    given: u64,
     /// The setting in it whose value comes next or is being read, if it is a fact.
-    setting: Option<FactSetting>,
+    setting: Option<FactCount>,
     /// The member that was named last, in the text, has encoded data.
     is_data: bool,
     /// The last of a string's bytes, if they are no whole character.
@@ -176,6 +176,10 @@ impl FactsScanner {
             1 if !self.member.takes(byte) => return ScanState::Malformed,
             2 if self.setting.is_some() && !matches!(byte, b'-' | b'0'..=b'9' | b'n') => {
                 return ScanState::Malformed;
+            }
+            2 if self.member == FactMember::Prompt && self.nesting.in_array() => {
+                let is_prompt = matches!(byte, b'"' | b'[' | b'{');
+                self.facts.prompts += u64::from(is_prompt);
             }
             _ => {}
         }
@@ -320,11 +324,14 @@ impl FactsScanner {
             {
                 Some((self.name(), rest))
             }
-            // One object ends, and another begins in the same array: as many are open as before.
+            // One object ends, and another begins in the same array: as many are open as before. In `prompt` it may be
+            // another prompt.
             (
                 ScanState::Next,
                 [b'}', b',', b'{', b'"', rest @ ..] | [b'}', b',', b' ', b'{', b'"', rest @ ..],
-            ) if self.nesting.in_object_of_array() => Some((self.name(), rest)),
+            ) if self.nesting.in_object_of_array() && self.member != FactMember::Prompt => {
+                Some((self.name(), rest))
+            }
             _ => None,
         }
     }
@@ -398,7 +405,7 @@ impl FactsScanner {
                 }
             } else {
                 let is_setting = self.nesting.depth() == 2;
-                self.setting = is_setting.then(|| FactSetting::named(name)).flatten();
+                self.setting = is_setting.then(|| FactCount::of_setting(name)).flatten();
             }
             return ScanState::Colon;
         }
@@ -466,26 +473,17 @@ impl FactsScanner {
         if self.number.is_out_of_range() {
             return ScanState::Malformed;
         }
-        match (self.member, self.setting) {
-            (_, Some(FactSetting::Choices)) => {
-                let choices = &mut self.facts.choices;
-                *choices = (*choices).max(self.number.rounded_up());
-            }
-            (_, Some(FactSetting::MaxOutputTokens))
-            | (
-                FactMember::MaxTokens
-                | FactMember::MaxCompletionTokens
-                | FactMember::MaxOutputTokens,
-                _,
-            ) => {
+        match self.setting.or_else(|| self.member.count()) {
+            Some(FactCount::MaxOutputTokens) => {
                 let most = &mut self.facts.max_output_tokens;
                 *most = (*most).max(self.number.rounded_up());
+                self.facts.is_output_unbounded |= self.number.is_below_one();
             }
-            (FactMember::Choices, _) => {
+            Some(FactCount::Choices) => {
                 let choices = &mut self.facts.choices;
                 *choices = (*choices).max(self.number.rounded_up());
             }
-            _ => {}
+            None => {}
         }
         ScanState::Next
     }

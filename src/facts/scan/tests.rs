@@ -84,7 +84,7 @@ fn bodies_of_known_apis() {
                 choices: Some(2),
                 text_bytes: "systemBe brief.usertextGrüßeimage_urllowinput_audiowav".len() as u64,
                 items: 2,
-                token_ids: 0,
+                ..Stated::default()
             },
         ),
         (
@@ -122,8 +122,20 @@ fn bodies_of_known_apis() {
             r#"{"model":"m","prompt":[[1,2,3],[4.5e0, -5]],"n":null,"logit_bias":{"50256":-100},"max_tokens":-1}"#,
             Stated {
                 model: Some("m".to_owned()),
+                is_output_unbounded: true,
+                prompts: 2,
                 token_ids: 5,
                 ..Stated::default()
+            },
+        ),
+        (
+            "completions of llama.cpp",
+            r#"{"prompt":["ab",{"prompt_string":"c"}],"n_predict":128,"n_cmpl":2,"cache_prompt":true}"#,
+            Stated {
+                max_output_tokens: Some(128),
+                choices: Some(2),
+                prompts: 2,
+                ..text(3)
             },
         ),
         ("an empty object", " {} ", Stated::default()),
@@ -243,10 +255,12 @@ fn streams_and_counts() {
         ("-2.5e3", None),
         ("null", None),
     ];
+    let below_one = ["0", "0.0001", "1e-400", "-1", "-0", "-2.5e3"];
     for (number, count) in table {
-        for name in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
+        for name in MAXIMA {
             let stated = Stated {
                 max_output_tokens: count,
+                is_output_unbounded: below_one.contains(&number),
                 ..Stated::default()
             };
             assert_states(
@@ -255,25 +269,25 @@ fn streams_and_counts() {
                 "a maximum",
             );
         }
-        let stated = Stated {
-            choices: count,
-            ..Stated::default()
-        };
-        assert_states(format!(r#"{{"n":{number} }}"#), Some(&stated), "choices");
+        for name in ["n", "best_of", "n_cmpl"] {
+            let stated = Stated {
+                choices: count,
+                ..Stated::default()
+            };
+            let body = format!(r#"{{"{name}":{number} }}"#);
+            assert_states(body, Some(&stated), "choices");
+        }
     }
     for wrong in [
         "\"1000\"", "true", "[1]", "{}", "1e999", "-1e999", "01", "1.", "-", "+1", "1e", "NaN",
     ] {
-        for name in [
-            "max_tokens",
-            "max_completion_tokens",
-            "max_output_tokens",
-            "n",
-        ] {
+        for name in MAXIMA.into_iter().chain(["n", "best_of", "n_cmpl"]) {
             assert_malformed(format!(r#"{{"{name}":{wrong}}}"#), "no count");
         }
     }
     for (body, most) in [
+        (r#"{"max_tokens":1,"n_predict":10000}"#, Some(10_000)),
+        (r#"{"n_predict":10000,"max_tokens":1}"#, Some(10_000)),
         (
             r#"{"max_tokens":1,"max_completion_tokens":10000}"#,
             Some(10_000),
@@ -286,7 +300,6 @@ fn streams_and_counts() {
             r#"{"max_output_tokens":3,"max_completion_tokens":null,"max_tokens":2}"#,
             Some(3),
         ),
-        (r#"{"max_output_tokens":-1,"max_tokens":2}"#, Some(2)),
         (
             r#"{"a":{"max_tokens":5},"b":[{"n":5}],"max_tokens":1}"#,
             Some(1),
@@ -298,7 +311,91 @@ fn streams_and_counts() {
         };
         assert_states(body, Some(&stated), "the largest");
     }
+    for body in [
+        r#"{"n":1,"best_of":8}"#,
+        r#"{"best_of":8,"n":1}"#,
+        r#"{"n":8,"best_of":-1,"n_cmpl":2}"#,
+        r#"{"n_cmpl":8,"best_of":null}"#,
+    ] {
+        let stated = Stated {
+            choices: Some(8),
+            ..Stated::default()
+        };
+        assert_states(body, Some(&stated), "the most answers");
+    }
 }
+
+/// To llama.cpp `n_predict` wins over `max_tokens`, and −1 means no maximum. Ollama reads a fraction as the integer
+/// below, and zero means no maximum there.
+#[test]
+fn a_maximum_below_one_hides_behind_no_other() {
+    for (members, most) in [
+        (r#""max_tokens":2,"n_predict":-1"#, Some(2)),
+        (r#""n_predict":-1,"max_tokens":2"#, Some(2)),
+        (r#""n_predict":-2"#, None),
+        (r#""max_output_tokens":-1,"max_tokens":2"#, Some(2)),
+        (r#""options":{"num_predict":0},"max_tokens":2"#, Some(2)),
+        (r#""max_tokens":2,"options":{"num_predict":0.5}"#, Some(2)),
+        (r#""generationConfig":{"maxOutputTokens":-1}"#, None),
+    ] {
+        let stated = Stated {
+            max_output_tokens: most,
+            is_output_unbounded: true,
+            ..Stated::default()
+        };
+        assert_states(format!("{{{members}}}"), Some(&stated), "no maximum");
+    }
+    for members in [
+        r#""n":0,"best_of":-1"#,
+        r#""n_predict":null"#,
+        r#""generationConfig":{"candidateCount":0,"topK":-1}"#,
+        r#""metadata":{"n_predict":-1}"#,
+    ] {
+        let body = format!("{{{members}}}");
+        let stated = scan([body.as_bytes()]).expect("a readable body");
+        assert!(!stated.is_output_unbounded, "{members}");
+    }
+}
+
+#[test]
+fn prompts_are_values_of_the_array_that_are_answered() {
+    for (value, prompts, ids, bytes) in [
+        (r#""a""#, 0, 0, 1),
+        ("[]", 0, 0, 0),
+        (r#"["a"]"#, 1, 0, 1),
+        (r#"["a","b" , "c"]"#, 3, 0, 3),
+        ("[1,2,3]", 0, 3, 0),
+        ("[[1,2],[3],[]]", 3, 3, 0),
+        (r#"[1,"a",[2,["b"]]]"#, 2, 2, 2),
+        (r#"[{"a":["b"]},null,true]"#, 1, 0, 1),
+        (r#"[{"a":"b"},{"a":"b"}, {"a":"b"}]"#, 3, 0, 3),
+        (r#"{"a":["b","c"]}"#, 0, 0, 2),
+    ] {
+        let stated = Stated {
+            prompts,
+            token_ids: ids,
+            ..text(bytes)
+        };
+        let body = format!(r#"{{"prompt":{value},"stop":["x","y"]}}"#);
+        assert_states(body, Some(&stated), "prompts");
+        let stated = Stated {
+            prompts: 0,
+            ..stated
+        };
+        assert_states(
+            format!(r#"{{"input":{value}}}"#),
+            Some(&stated),
+            "no prompts",
+        );
+    }
+}
+
+const MAXIMA: [&str; 4] = [
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "n_predict",
+];
 
 const TEXTS: [&str; 18] = [
     "messages",
@@ -330,7 +427,14 @@ fn a_member_is_given_once() {
         "max_tokens",
         "max_completion_tokens",
         "max_output_tokens",
+        "n_predict",
         "n",
+        "best_of",
+        "n_cmpl",
+        "generationConfig",
+        "generation_config",
+        "inferenceConfig",
+        "options",
     ];
     for name in facts.into_iter().chain(TEXTS) {
         assert_malformed(format!(r#"{{"{name}":null,"{name}":null}}"#), "twice");
@@ -380,6 +484,19 @@ fn names_in(member: &str, value: &str) -> u64 {
     }
 }
 
+/// The prompts of a value.
+fn prompts_in(member: &str, value: &str) -> u64 {
+    match serde_json::from_str(value) {
+        Ok(serde_json::Value::Array(values)) if member == "prompt" => {
+            let is_prompt = |value: &&serde_json::Value| {
+                value.is_string() || value.is_array() || value.is_object()
+            };
+            values.iter().filter(is_prompt).count() as u64
+        }
+        _ => 0,
+    }
+}
+
 #[test]
 fn text_is_counted_as_it_is_decoded() {
     let table = [
@@ -412,6 +529,7 @@ fn text_is_counted_as_it_is_decoded() {
     for (value, bytes) in table {
         for name in TEXTS {
             let mut stated = text(bytes + names_in(name, value));
+            stated.prompts = prompts_in(name, value);
             stated.token_ids =
                 u64::from(value.contains(",7,") && ["input", "prompt"].contains(&name));
             let body = format!(r#"{{"{name}":{value},"other":{value}}}"#);
@@ -435,6 +553,8 @@ fn a_name_in_another_case_is_malformed() {
         "Messages",
         "N",
         "Max_Tokens",
+        "N_predict",
+        "BEST_OF",
         "systeminstruction",
     ] {
         assert_malformed(format!(r#"{{"{name}":null}}"#), "another case");
@@ -460,6 +580,7 @@ fn encoded_data_is_an_item() {
         for name in TEXTS {
             let stated = Stated {
                 items,
+                prompts: prompts_in(name, value),
                 ..text(names_in(name, value))
             };
             assert_states(
@@ -506,7 +627,13 @@ fn settings_of_other_apis_state_the_output() {
             r#""inferenceConfig":{"a":{"maxTokens":99},"maxTokens":3}"#,
             Some(stated(Some(3), None)),
         ),
-        (r#""options":{"num_predict":-1}"#, Some(stated(None, None))),
+        (
+            r#""options":{"num_predict":-1}"#,
+            Some(Stated {
+                is_output_unbounded: true,
+                ..Stated::default()
+            }),
+        ),
         // The larger of several counts, in whatever order.
         (
             r#""options":{"num_predict":9,"num_predict":1},"max_tokens":4"#,
@@ -557,6 +684,7 @@ fn token_ids_are_numbers_in_arrays() {
             ("[null,true,{}]", 0),
         ] {
             let stated = Stated {
+                prompts: prompts_in(name, value),
                 token_ids: ids,
                 ..Stated::default()
             };
@@ -770,7 +898,10 @@ const MEMBERS: &[&str] = &[
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
+    "n_predict",
     "n",
+    "best_of",
+    "n_cmpl",
     "messages",
     "input",
     "prompt",
@@ -800,7 +931,8 @@ fn number() -> impl Strategy<Value = String> {
     prop_oneof![
         (0..5000u64).prop_map(|number| number.to_string()),
         any::<u64>().prop_map(|number| number.to_string()),
-        select(&["-1", "-0", "1e3", "1e999", "null", "1e-999"][..]).prop_map(str::to_owned),
+        select(&["-1", "-0", "0", "0.5", "1e3", "1e999", "null", "1e-999"][..])
+            .prop_map(str::to_owned),
         "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?",
     ]
 }
@@ -851,7 +983,7 @@ fn member() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => (name(&["model", "service_tier"]), string()),
         1 => (name(&["stream"]), select(&["true", "false", "null"][..]).prop_map(str::to_owned)),
-        3 => (name(&["max_tokens", "max_completion_tokens", "max_output_tokens", "n"]), number()),
+        3 => (name(&["max_tokens", "max_completion_tokens", "n_predict", "n", "best_of"]), number()),
         2 => (name(&["generationConfig", "inferenceConfig", "options"]), settings),
         8 => (name(&["messages", "input", "prompt", "tools", "user"]), any.clone()),
         1 => (name(MEMBERS), any),
