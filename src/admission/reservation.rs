@@ -51,7 +51,9 @@ use std::sync::{Arc, PoisonError};
 use super::{Origin, Permits, origin::PastCharge, store_account::StoreAccount};
 use crate::{
     clock::Nanos,
-    limit::{Limit, Unit, price::PriceClass, token_demand::TokenDemand, token_usage::TokenUsage},
+    limit::{
+        Limit, Unit, token_class::TokenClass, token_demand::TokenDemand, token_usage::TokenUsage,
+    },
     limiter::{
         limit_set::{BoundLimit, Demand},
         missing_reason::MissingReason,
@@ -71,8 +73,8 @@ pub(crate) struct TokenReservation {
     /// The tokens that the request was estimated at. A limit reserves as many as it counts of them, or fewer if its
     /// burst is smaller.
     estimate: TokenDemand,
-    /// The class of the request among the prices of the rules.
-    price: PriceClass,
+    /// The class of the request among the models whose tokens have a price of their own.
+    token_class: TokenClass,
     /// One entry for each limit of the account, in their order: those that are settled, and those whose units a failure
     /// gives back.
     entries: Box<[LimitReservation]>,
@@ -143,8 +145,8 @@ enum Charged {
 
 impl Charged {
     /// Returns the units that one limit is charged with.
-    fn of(self, entry: &LimitReservation, limit: &Limit, price: PriceClass) -> u64 {
-        let units = |usage| limit.measure.of(usage, price);
+    fn of(self, entry: &LimitReservation, limit: &Limit, class: TokenClass) -> u64 {
+        let units = |usage| limit.measure.of(usage, class);
         if !limit.is_settled() {
             // Requests are no tokens: they are given back, or stand.
             let is_refunded = matches!(self, Self::Refunded(_));
@@ -187,7 +189,7 @@ impl TokenReservation {
             origin: Arc::clone(origin),
             identity: demand.identity,
             estimate: demand.tokens,
-            price: demand.price,
+            token_class: demand.token_class,
             entries: entries.collect(),
             state: Mutex::new(ReservationState {
                 used: TokenUsage::new(),
@@ -383,11 +385,11 @@ impl TokenReservation {
         let enforced = self.entries().filter(|(_, bound)| !bound.limit.shadow);
         let remaining = enforced.map(|(entry, bound)| {
             let measure = &bound.limit.measure;
-            let used = used.map(|used| measure.of(used, self.price));
+            let used = used.map(|used| measure.of(used, self.token_class));
             let left = used.map_or(0, |used| entry.reserved.saturating_sub(used));
             let origin = &self.origin;
             let balance = origin.remaining(bound, self.identity, entry.state, now);
-            measure.output_for(left.saturating_add(balance), self.price)
+            measure.output_for(left.saturating_add(balance), self.token_class)
         });
         remaining.min().unwrap_or(u64::MAX)
     }
@@ -399,7 +401,7 @@ impl TokenReservation {
         for (number, (entry, bound)) in entries.filter(|(_, (entry, _))| entry.is_charged) {
             let limit = &bound.limit;
             let [before, after] =
-                [before, after].map(|charged| charged.of(entry, limit, self.price));
+                [before, after].map(|charged| charged.of(entry, limit, self.token_class));
             let LateCharges {
                 owed_since,
                 in_store,

@@ -27,7 +27,7 @@ use crate::{
     client::Resolver,
     facts::UnreadReason,
     head::RequestHead,
-    limit::{model_class::ModelClass, price::PriceClass, token_demand::TokenDemand},
+    limit::{model_class::ModelClass, token_class::TokenClass, token_demand::TokenDemand},
     limiter::{Outdated, limit_set::Demand},
     model::RequestClasses,
     observe,
@@ -97,13 +97,16 @@ impl<'a> MatchedModels<'a> {
 
     /// Returns the classes of the request: those in its path, or else in its demand.
     fn classes(&self, demand: &Demand) -> RequestClasses {
-        let Demand { model, price, .. } = *demand;
-        let classes = self.in_path.unwrap_or(RequestClasses { model, price });
+        let Demand {
+            model, token_class, ..
+        } = *demand;
+        let classes = RequestClasses { model, token_class };
+        let classes = self.in_path.unwrap_or(classes);
         match self.is_on_all {
             true => classes,
             // Nothing says which of the routes it means.
             false => RequestClasses {
-                price: PriceClass::UNREAD,
+                token_class: TokenClass::UNREAD,
                 ..classes
             },
         }
@@ -193,8 +196,8 @@ impl RuleSet {
     #[inline(always)]
     fn plan_of(&self, request: RequestHead<'_>, visit: Visit, demand: &mut Demand) -> &PlanLimits {
         if let Some(models) = &self.models {
-            let RequestClasses { model, price } = models.resolver.classes(request);
-            (demand.model, demand.price) = (model, price);
+            let RequestClasses { model, token_class } = models.resolver.classes(request);
+            (demand.model, demand.token_class) = (model, token_class);
         }
         match &self.resolver {
             Some(resolver) => self.client(resolver, request, visit, demand),
@@ -280,7 +283,7 @@ impl RuleSet {
             is_declared,
         } = self.of_routes(request, protocol, plan, visit)?;
         // Requests without a model have the price of all others.
-        let mut price = PriceClass::OTHERWISE;
+        let mut token_class = TokenClass::OTHERWISE;
         if let Some(models) = models {
             let (rules, classes) = (models.rules, models.classes(demand));
             if classes.model == ModelClass::UNREAD && visit == Visit::Request {
@@ -289,9 +292,9 @@ impl RuleSet {
             if let Some(position) = classes.model.position() {
                 limits = rules.limits(&limits, plan, position, is_declared);
             }
-            price = classes.price;
+            token_class = classes.token_class;
         }
-        demand.price = price;
+        demand.token_class = token_class;
         // Without its body a request may seem to cost more than it does.
         let cost_by = self.cost_by.as_ref();
         if let Some(cost_by) = cost_by.filter(|_| visit != Visit::BeforeBody) {
@@ -392,7 +395,7 @@ impl RuleSet {
                         let classes = models.classes(demand);
                         let position = classes.model.position().unwrap_or(0);
                         let limits = rules.limits(&found.limits, plan, position, found.is_declared);
-                        demand.price = classes.price;
+                        demand.token_class = classes.token_class;
                         (limits, false)
                     }
                     models => (found.limits, models.is_some() && !is_exempt),

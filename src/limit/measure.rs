@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    price::{PriceClass, PriceTable},
-    token_demand::TokenDemand,
-    token_usage::TokenUsage,
+    price::PriceTable, token_class::TokenClass, token_demand::TokenDemand, token_usage::TokenUsage,
 };
 
 /// The way in which a limit counts the tokens of a request.
@@ -57,7 +55,7 @@ impl Measure {
 
     /// Returns the units of what a request has used whose price is that of a class. Undivided tokens count in full,
     /// whatever the kind.
-    pub(crate) fn of(&self, usage: TokenUsage, price: PriceClass) -> u64 {
+    pub(crate) fn of(&self, usage: TokenUsage, class: TokenClass) -> u64 {
         let TokenUsage {
             input,
             cached_input,
@@ -77,22 +75,22 @@ impl Measure {
                 .saturating_add(undivided),
             Self::Input(cached) => of_input(*cached).saturating_add(undivided),
             Self::Output => output.saturating_add(undivided),
-            Self::Spend(prices) => prices.of(price).of(usage),
+            Self::Spend(prices) => prices.of(class).of(usage),
         }
     }
 
     /// Returns the units of what is expected to be used: at least one, so that an empty bucket admits no request.
-    pub(crate) fn of_demand(&self, demand: TokenDemand, price: PriceClass) -> u64 {
-        self.of(demand.usage(), price).max(1)
+    pub(crate) fn of_demand(&self, demand: TokenDemand, class: TokenClass) -> u64 {
+        self.of(demand.usage(), class).max(1)
     }
 
     /// Returns the tokens of output that so many units admit. `u64::MAX` if the limit does not count output, or if the
     /// output costs nothing.
-    pub(crate) fn output_for(&self, units: u64, price: PriceClass) -> u64 {
+    pub(crate) fn output_for(&self, units: u64, class: TokenClass) -> u64 {
         match self {
             Self::None | Self::Input(_) => u64::MAX,
             Self::All(_) | Self::Output => units,
-            Self::Spend(prices) => prices.of(price).output_for(units),
+            Self::Spend(prices) => prices.of(class).output_for(units),
         }
     }
 }
@@ -109,7 +107,7 @@ mod tests {
             .cache_write(3)
             .output(20);
         let percent = CachedInput::percent;
-        let price = PriceClass::default();
+        let class = TokenClass::default();
         // (measure, units)
         let table = [
             (Measure::None, 0),
@@ -122,16 +120,16 @@ mod tests {
             (Measure::Input(percent(0)), 18),
         ];
         for (measure, units) in table {
-            assert_eq!(measure.of(usage, price), units, "{measure:?}");
+            assert_eq!(measure.of(usage, class), units, "{measure:?}");
         }
         let most = TokenUsage::new().cached_input(u64::MAX).cache_write(1);
-        assert_eq!(Measure::All(percent(100)).of(most, price), u64::MAX);
+        assert_eq!(Measure::All(percent(100)).of(most, class), u64::MAX);
         let of_input = TokenDemand::input(7);
         assert_eq!(
-            Measure::Output.of_demand(of_input, price),
+            Measure::Output.of_demand(of_input, class),
             1,
             "never nothing"
         );
-        assert_eq!(Measure::Input(percent(100)).of_demand(of_input, price), 7);
+        assert_eq!(Measure::Input(percent(100)).of_demand(of_input, class), 7);
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod quota;
 pub(crate) mod rate;
 pub(crate) mod reservation;
 pub(crate) mod spend;
+pub(crate) mod token_class;
 pub(crate) mod token_demand;
 pub(crate) mod token_usage;
 pub(crate) mod wait_policy;
@@ -29,11 +30,12 @@ use self::{
     in_flight::InFlight,
     measure::{CachedInput, Measure},
     meter::Meter,
-    price::{PriceClass, PriceTable},
+    price::PriceTable,
     quota::{Quota, Window},
     rate::Rate,
     reservation::Reservation,
     spend::Spend,
+    token_class::TokenClass,
     token_demand::TokenDemand,
     wait_policy::WaitPolicy,
 };
@@ -350,11 +352,11 @@ impl Limit {
     pub(crate) fn reserves(
         &self,
         demand: TokenDemand,
-        price: PriceClass,
+        class: TokenClass,
         is_exact: bool,
         is_shared: bool,
     ) -> u64 {
-        let units = self.measure.of_demand(demand, price);
+        let units = self.measure.of_demand(demand, class);
         let is_refused = || self.measure.is_of_tokens() && self.reservation.refuses(demand.total());
         match &self.meter {
             // The bound is one on all tokens, whichever this limit counts.

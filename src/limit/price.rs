@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     amount::{AmountError, millionths},
+    token_class::TokenClass,
     token_usage::TokenUsage,
 };
 
@@ -215,23 +216,6 @@ impl TokenPrice {
     }
 }
 
-/// The class of a request among the prices of the rules. By default it is for none of the models that have a price of
-/// their own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct PriceClass(u32);
-
-impl PriceClass {
-    /// The request is for a model without a price of its own, or for none.
-    pub(crate) const OTHERWISE: Self = Self(0);
-    /// The model was not read.
-    pub(crate) const UNREAD: Self = Self(1);
-
-    /// Returns the class of the model with this number among the prices.
-    pub(crate) fn named(number: usize) -> Self {
-        Self(u32::try_from(number).map_or(u32::MAX, |number| number.saturating_add(2)))
-    }
-}
-
 /// The prices of rules, by class.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PriceTable(Box<[TokenPrice]>);
@@ -245,10 +229,10 @@ impl PriceTable {
     }
 
     /// Returns the price of a class: that of requests whose model was not read if the class is one of other prices.
-    pub(crate) fn of(&self, PriceClass(class): PriceClass) -> TokenPrice {
-        let index = usize::try_from(class).unwrap_or(usize::MAX);
-        let price = self.0.get(index).or_else(|| self.0.get(1));
-        price.copied().unwrap_or_default()
+    pub(crate) fn of(&self, class: TokenClass) -> TokenPrice {
+        let price = self.0.get(class.position());
+        let unread = || self.0.get(TokenClass::UNREAD.position());
+        price.or_else(unread).copied().unwrap_or_default()
     }
 }
 
@@ -331,10 +315,10 @@ mod tests {
     fn what_was_not_read_has_the_dearest_price_of_each_kind() {
         let (one, other) = (price(["1", "9", "2", "3"]), price(["4", "1", "1", "2"]));
         let table = PriceTable::new(one, &[other]);
-        assert_eq!(table.of(PriceClass::OTHERWISE), one);
-        assert_eq!(table.of(PriceClass::named(0)), other);
+        assert_eq!(table.of(TokenClass::OTHERWISE), one);
+        assert_eq!(table.of(TokenClass::named(0)), other);
         let dearest = price(["4", "9", "2", "3"]);
-        assert_eq!(table.of(PriceClass::UNREAD), dearest);
-        assert_eq!(table.of(PriceClass::named(1)), dearest, "of other rules");
+        assert_eq!(table.of(TokenClass::UNREAD), dearest);
+        assert_eq!(table.of(TokenClass::named(1)), dearest, "of other rules");
     }
 }

@@ -55,7 +55,7 @@ use crate::{
     clock::Nanos,
     limit::{
         Limit, LimitSettings, Scope, Unit, gcra::RefusalReason, model_class::ModelClass,
-        price::PriceClass, token_demand::TokenDemand,
+        token_class::TokenClass, token_demand::TokenDemand,
     },
     limiter::{
         balance::BalanceRef,
@@ -676,10 +676,11 @@ impl BoundLimit {
         let Demand {
             tokens,
             is_exact,
-            price,
+            token_class,
             ..
         } = demand;
-        self.limit.reserves(tokens, price, is_exact, is_shared)
+        self.limit
+            .reserves(tokens, token_class, is_exact, is_shared)
     }
 
     /// Returns the number of units that may be leased beside a charge, which takes one of `most`: no more than a
@@ -768,8 +769,8 @@ pub(crate) struct Demand {
     pub(crate) is_anonymous: bool,
     /// The class of the request among the models of the rules, of which the limits that it asks are.
     pub(crate) model: ModelClass,
-    /// The class of the request among the prices of the rules.
-    pub(crate) price: PriceClass,
+    /// The class of the request among the models whose tokens have a price of their own.
+    pub(crate) token_class: TokenClass,
 }
 
 /// A charge that is to be made: what one limit takes from its bucket for one request. Making one takes nothing.

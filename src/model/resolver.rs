@@ -12,7 +12,7 @@ use super::{
 use crate::{
     facts::{BodyFacts, UnreadReason},
     head::{self, RequestHead},
-    limit::{model_class::ModelClass, price::PriceClass},
+    limit::{model_class::ModelClass, token_class::TokenClass},
 };
 
 /// A fault in the settings of models.
@@ -29,19 +29,19 @@ pub(crate) enum ModelResolverError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestClasses {
     pub(crate) model: ModelClass,
-    pub(crate) price: PriceClass,
+    pub(crate) token_class: TokenClass,
 }
 
 impl RequestClasses {
     /// The request has no model.
     pub(crate) const NONE: Self = Self {
         model: ModelClass::NONE,
-        price: PriceClass::OTHERWISE,
+        token_class: TokenClass::OTHERWISE,
     };
     /// The model was not read.
     pub(crate) const UNREAD: Self = Self {
         model: ModelClass::UNREAD,
-        price: PriceClass::UNREAD,
+        token_class: TokenClass::UNREAD,
     };
 }
 
@@ -176,7 +176,7 @@ impl ModelResolver {
         let price = price.and_then(|(prices, name)| prices.find(name));
         RequestClasses {
             model: number.map_or(ModelClass::OTHER, ModelClass::named),
-            price: price.map_or(PriceClass::OTHERWISE, PriceClass::named),
+            token_class: price.map_or(TokenClass::OTHERWISE, TokenClass::named),
         }
     }
 }
