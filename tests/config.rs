@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tower_throttle::{
     Clients, InFlight, Limits, Models, Plan, Price, Prices, Quota, Rate, Rules, Spend,
-    ThrottleLayer, response::Dialect, rules::Undeclared, usage::Estimate,
+    ThrottleLayer,
+    response::Dialect,
+    rules::Undeclared,
+    usage::{BodyEstimate, Estimate},
 };
 
 /// A model server's whole policy.
@@ -468,6 +471,14 @@ fn every_error_names_its_place() {
             "line 1, column 12: estimate: write either `header`, `bytes",
         ),
         (
+            "estimate = { tokens = 4, models.m.output = 3 }",
+            "line 1, column 26: estimate.models: cannot be set without `body`; add it, or remove `models`",
+        ),
+        (
+            "estimate = { body = {}, models.\"gpt-4o*\".outptu = 3 }",
+            "line 1, column 42: estimate.models.\"gpt-4o*\".outptu: unknown setting; did you mean `output`?",
+        ),
+        (
             "estimate = { tokens = 4, or = 3 }",
             "line 1, column 31: estimate.or: cannot be combined with `tokens`; keep one of them",
         ),
@@ -657,8 +668,14 @@ fn clients_of_a_file_may_be_told_apart_by_code() {
 }
 
 #[test]
-fn an_exact_number_for_all_is_written_and_read_again() {
+fn any_estimate_is_written_and_read_again() {
+    let weights = BodyEstimate::new;
     for estimate in [
+        Estimate::from_body(weights()).or(5),
+        Estimate::from_body(weights().bytes_per_token(4).output(0))
+            .model("m", weights())
+            .model("gpt-4o*", weights().tokens_per_item(1_000).max_output(9))
+            .or(5),
         Estimate::fixed(5),
         Estimate::fixed(5).exact(),
         Estimate::by_content_length(4),

@@ -6,8 +6,12 @@ mod support;
 use std::time::Duration;
 
 use tower_throttle::{
-    Clients, InFlight, Limits, Plan, Quota, Rate, Rules, client::Forwarding, response::Dialect,
-    route::CatchAll, rules::Undeclared, usage::Estimate,
+    Clients, InFlight, Limits, Models, Plan, Quota, Rate, Rules,
+    client::Forwarding,
+    response::Dialect,
+    route::CatchAll,
+    rules::Undeclared,
+    usage::{BodyEstimate, Estimate},
 };
 
 use self::support::throttle;
@@ -43,6 +47,8 @@ fn every_setting_that_a_reload_changes_is_told_by_name_from_and_to() {
     let with = |clients: Clients| Rules::new().clients(clients);
     let plan = |plan: Plan| with(clients().plan("pro", plan));
     let second = Duration::from_secs(1);
+    let of_models = || Rules::new().models(Models::from_body());
+    let from_body = || Estimate::from_body(BodyEstimate::new().output(7));
     // (before, after, what is told)
     let table: Vec<(Rules, Rules, &[&str])> = vec![
         (
@@ -81,6 +87,20 @@ fn every_setting_that_a_reload_changes_is_told_by_name_from_and_to() {
             &[
                 "catch_all: unmatched => unrouted",
                 "estimate: a token for 4 bytes, otherwise 1 => 7 tokens",
+            ],
+        ),
+        (
+            of_models().estimate(from_body().or(8)),
+            of_models().estimate(
+                from_body()
+                    .model("m", BodyEstimate::new().output(3).bytes_per_token(2))
+                    .model("n", BodyEstimate::new())
+                    .or(9),
+            ),
+            &[
+                "estimate: from the body (output 7), otherwise 8 => from the body (output 7), otherwise 9",
+                "estimate of `m`, estimate: none => bytes_per_token 2, output 3",
+                "estimate of `n`, estimate: none => default weights",
             ],
         ),
         (

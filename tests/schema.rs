@@ -306,6 +306,19 @@ fn schema() -> Value {
     );
     let exact =
         json!({ "type": "boolean", "description": "Whether the number is the exact cost." });
+    let weights = table(
+        &json!({
+            "bytes_per_token": count("Bytes of text for each token. Default: 4."),
+            "tokens_per_item": count("Tokens of an image, a sound or a file. Default: 1,000."),
+            "output": count("Tokens of an answer whose maximum is not stated. Default: 1,000."),
+            "max_output": count("The most tokens of an answer. Default: no bound."),
+        }),
+        None,
+    );
+    let mut weights_of_models =
+        by_model("The weights of models, by their name. One that is left out is that of `body`.");
+    weights_of_models["propertyNames"]["pattern"] = json!(r"^[^*]*\*?$");
+    weights_of_models["additionalProperties"] = weights.clone();
     let estimate = one_of([
         count("Model tokens."),
         table(
@@ -326,18 +339,8 @@ fn schema() -> Value {
         ),
         table(
             &json!({
-                "body": described(
-                    table(
-                        &json!({
-                            "bytes_per_token": count("Bytes of text for each token. Default: 4."),
-                            "tokens_per_item": count("Tokens of an image, a sound or a file. Default: 1,000."),
-                            "output": count("Tokens of an answer whose maximum is not stated. Default: 1,000."),
-                            "max_output": count("The most tokens of an answer. Default: no bound."),
-                        }),
-                        None,
-                    ),
-                    "The weights of what the body states.",
-                ),
+                "body": described(weights, "The weights of what the body states."),
+                "models": weights_of_models,
                 "or": count("The tokens of a request whose body was not read."),
                 "exact": exact,
             }),
@@ -520,6 +523,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "estimate.header = 'x'",
         "estimate = { header = 'x', exact = true }",
         "estimate = { tokens = 5, exact = false }",
+        "estimate = { body = { output = 5 }, models = { m.max_output = 9, 'gpt-4o*' = {} }, or = 7 }",
         "total = { tokens = 5, max_tokens_per_request = 3, max_reservation_percent = 100 }",
         "total = { input_tokens = 5, output_tokens = '9/minute', cached_input_percent = 0 }",
         "total.spend = '250.00 per month'",
@@ -581,6 +585,10 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "clients = { by = 'address', each = true }",
         "estimate = -1",
         "estimate = {}",
+        "estimate = { bytes_per_token = 4, models.m.output = 5 }",
+        "estimate = { body = {}, models.m = 5 }",
+        "estimate = { body = {}, models.m.price = 5 }",
+        "estimate = { body = {}, models.m.models = {} }",
         "rejections.'GET /' = 'html'",
         "undeclared = true",
         "catch_all = 'none'",

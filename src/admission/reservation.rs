@@ -73,7 +73,7 @@ pub(crate) struct TokenReservation {
     /// The tokens that the request was estimated at. A limit reserves as many as it counts of them, or fewer if its
     /// burst is smaller.
     estimate: TokenDemand,
-    /// The class of the request among the models whose tokens have a price of their own.
+    /// The class of the request among the models whose tokens have a price or an estimate of their own.
     token_class: TokenClass,
     /// One entry for each limit of the account, in their order: those that are settled, and those whose units a failure
     /// gives back.

@@ -61,7 +61,7 @@
 //! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::rules::Undeclared) |
 //! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::route::CatchAll) |
 //! | `models`, `prices`, `clients` | see below |
-//! | `estimate` | [tokens](crate::usage::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }`, `{ bytes_per_token = 4 }`, or `{ body = { output = 4096 }, or = 8192 }` with the settings of a [`BodyEstimate`](crate::usage::BodyEstimate); with `exact = true` it is the [cost](crate::usage::Estimate::exact) |
+//! | `estimate` | [tokens](crate::usage::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }`, `{ bytes_per_token = 4 }`, or `{ body = { output = 4096 }, or = 8192 }` with the settings of a [`BodyEstimate`](crate::usage::BodyEstimate), and with `models = { "gpt-4o*" = { output = 300 } }` those [of models](crate::usage::Estimate::model); with `exact = true` it is the [cost](crate::usage::Estimate::exact) |
 //! | `rejections` | a [`Dialect`](crate::response::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"`, `"kserve"`, `"json_rpc"` |
 //!
 //! **Limits** are a rate, `"unlimited"`, `"closed"`, `"exempt"`, or a table:

@@ -282,7 +282,7 @@ impl RuleSet {
             models,
             is_declared,
         } = self.of_routes(request, protocol, plan, visit)?;
-        // Requests without a model have the price of all others.
+        // Requests without a model have the price of all others, and the estimate for all.
         let mut token_class = TokenClass::OTHERWISE;
         if let Some(models) = models {
             let (rules, classes) = (models.rules, models.classes(demand));
@@ -302,7 +302,7 @@ impl RuleSet {
             limits = self.combined_limits.costing(limits, cost, is_declared);
         }
         if limits.limit_set.has_tokens {
-            demand.tokens = self.estimator.tokens(request);
+            demand.tokens = self.estimator.tokens(request, token_class);
             demand.is_exact = self.estimator.is_exact();
         }
         Ok(limits)
@@ -404,7 +404,8 @@ impl RuleSet {
         };
         let has_tokens = limits.limit_set.has_tokens;
         demand.tokens = match has_tokens && !reads_tokens {
-            true => self.estimator.tokens(request),
+            // The class matters where numbers are read from bodies alone.
+            true => self.estimator.tokens(request, demand.token_class),
             false => TokenDemand::default(),
         };
         demand.is_exact = has_tokens && self.estimator.is_exact();

@@ -181,8 +181,8 @@
 //!
 //! [`Estimate::from_body`](crate::usage::Estimate::from_body) estimates the model tokens of a request by its text and
 //! by the output that it asks for, as far as the body was read. It is a guess: a server may read members that are not
-//! [counted](crate::facts), make several answers of one prompt list, or ignore a maximum. Settle the true cost
-//! afterwards: see [Serving models](crate::guides::models#tokens).
+//! [counted](crate::facts), or ignore a maximum. Settle the true cost afterwards: see
+//! [Serving models](crate::guides::models#tokens).
 //!
 //! The input of two hundred bodies, as a part of what a tokenizer counts (`o200k_base`; other vendors' differ by up to
 //! a third). Each cell has the lowest, the median and the highest of twenty bodies; `benches/estimates` makes them.
@@ -202,6 +202,43 @@
 //!
 //! Servers add some tokens for each message, which `from_body` does not count. An image in base64 looks like a long
 //! text to an estimate by length.
+//!
+//! # Estimates of each model
+//!
+//! Models differ in their tokenizers and in the length of their answers. [`Estimate::model`](crate::usage::Estimate::model)
+//! sets the weights of one model, or of all whose names begin so; a weight that it leaves out is that for all:
+//!
+//! ```
+//! use tower_throttle::usage::{BodyEstimate, Estimate};
+//!
+//! let estimate = Estimate::from_body(BodyEstimate::new().output(1_000))
+//!     .model("llama-70b", BodyEstimate::new().output(4_096).bytes_per_token(3))
+//!     .model("gpt-4o-mini*", BodyEstimate::new().max_output(16_384))
+//!     .or(16_000);
+//! # let _ = estimate;
+//! ```
+//!
+//! The same in a file:
+//!
+//! ```
+//! # let text = r#"
+//! models.by = "body"
+//!
+//! [estimate]
+//! body.output = 1000
+//! models.llama-70b = { output = 4096, bytes_per_token = 3 }
+//! models."gpt-4o-mini*".max_output = 16384
+//! or = 16000
+//! # "#;
+//! # let rules = tower_throttle::Rules::from_toml(text)?;
+//! # tower_throttle::ThrottleLayer::new(rules)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - [`Models`](crate::Models) tell how a model is found. Its limits, its price and its weights may stand under different
+//!   names, and the longest wins among each.
+//! - A model that is not named has the weights for all. One that was not read has the dearest of each weight, and a body
+//!   that was not read costs no less than an answer of its model.
 //!
 //! # Money
 //!

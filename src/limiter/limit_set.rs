@@ -769,7 +769,7 @@ pub(crate) struct Demand {
     pub(crate) is_anonymous: bool,
     /// The class of the request among the models of the rules, of which the limits that it asks are.
     pub(crate) model: ModelClass,
-    /// The class of the request among the models whose tokens have a price of their own.
+    /// The class of the request among the models whose tokens have a price or an estimate of their own.
     pub(crate) token_class: TokenClass,
 }
 

@@ -57,7 +57,9 @@ impl NamePatterns {
     }
 
     /// Returns the number of the name that stands for a model: its own, or else the longest.
-    pub(super) fn find(&self, name: &str) -> Option<usize> {
+    ///
+    /// Given a name of other settings that ends in `*`, returns that of the one that stands for all its models.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
         let exact = self.exact.get(name).copied();
         let beginning = || self.prefixes.iter().find(|(it, _)| name.starts_with(&**it));
         exact.or_else(|| beginning().map(|(_, number)| *number))

@@ -25,7 +25,8 @@ pub(crate) enum ModelResolverError {
     Names(NamePatternError),
 }
 
-/// The classes of a request: among the models of the rules, and among their prices. Both come from one name.
+/// The classes of a request: among the models of the rules, and among those whose tokens have settings of their own. Both
+/// come from one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestClasses {
     pub(crate) model: ModelClass,
@@ -52,7 +53,8 @@ pub(crate) struct ModelResolver {
     /// it.
     in_path: Option<Box<str>>,
     patterns: NamePatterns,
-    prices: Option<NamePatterns>,
+    /// The names of models that have prices or estimates of their own.
+    token_names: Option<NamePatterns>,
 }
 
 /// A source of names, checked.
@@ -65,10 +67,11 @@ enum NameSource {
 }
 
 impl ModelResolver {
-    /// `prices` are the names of models that have prices of their own, if the rules have prices.
+    /// `token_names` are the names of models that have prices or estimates of their own, if the rules have prices or such
+    /// estimates.
     pub(crate) fn new(
         models: &Models,
-        prices: Option<NamePatterns>,
+        token_names: Option<NamePatterns>,
     ) -> Result<Self, ModelResolverError> {
         let source = match &models.source {
             ModelSource::Body => NameSource::Body,
@@ -87,7 +90,7 @@ impl ModelResolver {
             source,
             in_path: models.in_path.as_ref().map(|name| name.as_ref().into()),
             patterns,
-            prices,
+            token_names,
         })
     }
 
@@ -106,9 +109,9 @@ impl ModelResolver {
         matches!(self.source, NameSource::Path)
     }
 
-    /// Returns whether the price of a request depends on its body.
+    /// Returns whether the price of a request may depend on its body.
     pub(crate) fn reads_price(&self) -> bool {
-        self.reads_body() && self.prices.is_some()
+        self.reads_body() && self.token_names.is_some()
     }
 
     /// Returns the classes of a request. Runs the user's closure, if the source is one. Where names are read from a
@@ -172,11 +175,11 @@ impl ModelResolver {
 
     fn classes_of(&self, name: Option<&str>) -> RequestClasses {
         let number = name.and_then(|name| self.patterns.find(name));
-        let price = self.prices.as_ref().zip(name);
-        let price = price.and_then(|(prices, name)| prices.find(name));
+        let token_class = self.token_names.as_ref().zip(name);
+        let token_class = token_class.and_then(|(names, name)| names.find(name));
         RequestClasses {
             model: number.map_or(ModelClass::OTHER, ModelClass::named),
-            token_class: price.map_or(TokenClass::OTHERWISE, TokenClass::named),
+            token_class: token_class.map_or(TokenClass::OTHERWISE, TokenClass::named),
         }
     }
 }

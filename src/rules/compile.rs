@@ -1,9 +1,9 @@
 //! From rules as written to limits with names and buckets.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    Rules, RulesError, Undeclared, costs, exempt,
+    Rules, RulesError, Undeclared, costs, estimates, exempt,
     models::{CompiledModels, compile_models, reserve_models},
     names::{LimitNames, ScopeName, parse},
     plans::{PlanLimits, plans, reserve_clients, resolver},
@@ -11,6 +11,7 @@ use super::{
     registry::{Draft, LimitTemplate, ScopeKey},
     request_cost::RequestCost,
     settings::Settings,
+    token_classes::TokenClasses,
     tokens,
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     limiter::limit_set::BoundLimit,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
-    usage::{EstimateError, Estimator},
+    usage::Estimator,
 };
 
 /// Rules that hold together.
@@ -94,10 +95,13 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
     exempt::check(rules, &keys)?;
     tokens::check(rules)?;
+    let price_names = prices.as_ref().map(|prices| names_of(&prices.models));
     let prices = prices.as_ref();
     let prices = prices.map(|prices| compile_prices(prices, models.is_some()));
     let prices = prices.transpose()?;
-    let (prices, price_names) = prices.map(|it| (it.table, it.names)).unzip();
+    estimates::check_names(estimate, models.is_some())?;
+    let classes = TokenClasses::new(price_names.as_deref(), &names_of(&estimate.models));
+    let prices = prices.map(|prices| Arc::new(prices.by_class(&classes.prices)));
     let mut names = LimitNames::new(prices);
     if let Some(limits) = total {
         names.reserve(limits, "the total")?;
@@ -142,7 +146,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
     }
     let default = draft.bind_default(default);
     let declared: Vec<_> = compiled.iter().map(|route| &route.key).collect();
-    let on_models = |models| compile_models(models, price_names, &declared, &mut names, draft);
+    let on_models = |models| compile_models(models, classes.names, &declared, &mut names, draft);
     let compiled_models = models.as_ref().map(on_models).transpose()?;
 
     let plans = match clients {
@@ -167,12 +171,14 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         plans,
         max_clients: max_clients.filter(|_| limited),
         models: compiled_models,
-        estimator: Estimator::new(estimate.clone()).map_err(|fault| match fault {
-            EstimateError::Header(name) => RulesError::EstimateHeader { name },
-            EstimateError::NoUnread => RulesError::UnreadEstimate,
-        })?,
+        estimator: estimates::compile_estimate(estimate, &classes.estimates)?,
         rejections: compile_rejections(rejections)?,
     })
+}
+
+/// Returns the names of models that have settings of their own.
+fn names_of<'a, T>(models: &'a [(Cow<'static, str>, T)]) -> Vec<&'a str> {
+    models.iter().map(|(name, _)| &**name).collect()
 }
 
 fn compile_rejections(

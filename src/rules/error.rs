@@ -457,6 +457,43 @@ pub enum RulesError {
          requests"
     )]
     UnreadEstimate,
+    /// Weights [of a model](crate::usage::Estimate::model) for an estimate that is not read from the body.
+    #[error(
+        "estimate: model `{name}` has weights of its own, but the numbers are not read from the body; use \
+         `Estimate::from_body`, or remove the weights"
+    )]
+    #[non_exhaustive]
+    EstimateNotFromBody {
+        /// The name of the model.
+        name: String,
+    },
+    /// Weights [of a model](crate::usage::Estimate::model) in rules that do not tell models apart.
+    #[error(
+        "estimate: model `{name}` has weights of its own, but the rules do not tell models apart; add `models`, or \
+         remove the weights"
+    )]
+    #[non_exhaustive]
+    EstimateWithoutModels {
+        /// The name of the model.
+        name: String,
+    },
+    /// Weights of a model whose name no request can match.
+    #[error(
+        "estimate: `{name}` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`, \
+         and neither `otherwise` nor `unread`"
+    )]
+    #[non_exhaustive]
+    EstimateName {
+        /// The name as written.
+        name: String,
+    },
+    /// Two sets of weights of one model.
+    #[error("estimate: model `{name}` has weights twice; keep one of them")]
+    #[non_exhaustive]
+    SameEstimate {
+        /// The name.
+        name: String,
+    },
     /// [`Limits::exempt`](crate::Limits::exempt) on anything but a declared route with a named method and a plain path.
     #[error(
         "{place}: only a declared route with a named method and a path without parameters can be exempt, such as \

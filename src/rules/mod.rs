@@ -5,6 +5,7 @@ mod change;
 mod compile;
 mod costs;
 mod error;
+mod estimates;
 mod exempt;
 mod models;
 mod names;
@@ -15,6 +16,7 @@ mod registry;
 mod request_cost;
 mod second_budgets;
 mod settings;
+mod token_classes;
 mod tokens;
 
 use std::{any::Any, sync::Arc};

@@ -60,12 +60,12 @@ pub(super) fn place(key: &ModelKey) -> String {
 
 pub(super) fn compile_models(
     models: &Models,
-    prices: Option<NamePatterns>,
+    token_names: Option<NamePatterns>,
     routes: &[&RouteKey],
     names: &mut LimitNames,
     draft: &mut Draft<'_>,
 ) -> Result<CompiledModels, RulesError> {
-    let resolver = ModelResolver::new(models, prices).map_err(|fault| match fault {
+    let resolver = ModelResolver::new(models, token_names).map_err(|fault| match fault {
         #[cfg(feature = "config")]
         ModelResolverError::NoSource => RulesError::NoModelSource,
         ModelResolverError::Header(name) => RulesError::ModelHeader { name },

@@ -1,7 +1,5 @@
 //! Prices of models, as limits count with them.
 
-use std::sync::Arc;
-
 use super::RulesError;
 use crate::{
     limit::price::{Price, PriceTable, Prices, TokenPrice},
@@ -11,9 +9,19 @@ use crate::{
 /// Prices that hold together.
 #[derive(Debug)]
 pub(super) struct CompiledPrices {
-    pub(super) table: Arc<PriceTable>,
-    /// The names of the models that have prices of their own, for a request's class among them.
-    pub(super) names: NamePatterns,
+    otherwise: TokenPrice,
+    /// Those of models, in their order.
+    named: Vec<TokenPrice>,
+}
+
+impl CompiledPrices {
+    /// Returns the prices by class, given the number of the price of each class.
+    pub(super) fn by_class(&self, classes: &[Option<usize>]) -> PriceTable {
+        let own = |number: &Option<usize>| number.and_then(|number| self.named.get(number));
+        let named = classes.iter().map(own);
+        let named: Vec<_> = named.map(|own| *own.unwrap_or(&self.otherwise)).collect();
+        PriceTable::new(self.otherwise, &named)
+    }
 }
 
 /// Reads the prices of rules. `has_models`: the rules tell models apart.
@@ -26,8 +34,8 @@ pub(super) fn compile_prices(
         let name = name.to_string();
         return Err(RulesError::PriceWithoutModels { name });
     }
-    let names = NamePatterns::new(models.iter().map(|(name, _)| &**name));
-    let names = names.map_err(|fault| match fault {
+    let names = models.iter().map(|(name, _)| &**name);
+    NamePatterns::new(names).map_err(|fault| match fault {
         NamePatternError::Name(name) => RulesError::PriceName { name },
         NamePatternError::SameName(name) => RulesError::SamePrice { name },
     })?;
@@ -35,10 +43,7 @@ pub(super) fn compile_prices(
     let named: Vec<_> = named.collect::<Result<_, _>>()?;
     let otherwise = otherwise.as_ref().ok_or(RulesError::NoOtherPrice)?;
     let otherwise = of_token("otherwise", otherwise)?;
-    Ok(CompiledPrices {
-        table: Arc::new(PriceTable::new(otherwise, &named)),
-        names,
-    })
+    Ok(CompiledPrices { otherwise, named })
 }
 
 fn of_token(model: &str, price: &Price) -> Result<TokenPrice, RulesError> {

@@ -15,7 +15,7 @@ use crate::{
     model::{ModelSource, Models},
     response::RouteRejection,
     route::CatchAll,
-    usage::{Estimate, EstimateSource},
+    usage::{BodyEstimate, Estimate, EstimateSource},
 };
 
 /// All settings that are not what they are without being set, in the order of the rules.
@@ -78,6 +78,10 @@ impl Settings {
             "a token for 4 bytes, otherwise 1",
             self::estimate(estimate),
         );
+        for (name, own) in &estimate.models {
+            let place = format!("estimate of `{name}`");
+            settings.set(&place, "estimate", "none", weights(own));
+        }
         if cost_by.is_some() {
             settings.set("", "cost_by", "none", "custom".to_owned());
         }
@@ -381,6 +385,17 @@ impl Settings {
     }
 }
 
+/// The weights that are set.
+fn weights(estimate: &BodyEstimate) -> String {
+    let parts = estimate.parts().into_iter();
+    let parts = parts.filter_map(|(name, part)| Some(format!("{name} {}", part?)));
+    let parts: Vec<_> = parts.collect();
+    match parts.is_empty() {
+        true => "default weights".to_owned(),
+        false => parts.join(", "),
+    }
+}
+
 fn estimate(estimate: &Estimate) -> String {
     let (source, otherwise, is_exact) = estimate.parts();
     let numbers = match source {
@@ -389,7 +404,10 @@ fn estimate(estimate: &Estimate) -> String {
         EstimateSource::ContentLength { bytes_per_token } => {
             format!("a token for {bytes_per_token} bytes, otherwise {otherwise}")
         }
-        EstimateSource::Body(body) => format!("{body:?}, otherwise {otherwise}"),
+        EstimateSource::Body(body) => {
+            let weights = weights(body);
+            format!("from the body ({weights}), otherwise {otherwise}")
+        }
         EstimateSource::Closure(_) => format!("custom, otherwise {otherwise}"),
     };
     match is_exact {

@@ -4,11 +4,11 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{HeaderName, header::CONTENT_LENGTH};
 
-use super::body_estimate::BodyEstimate;
+use super::{body_estimate::BodyEstimate, body_weights::WeightTable};
 use crate::{
     facts::BodyFacts,
     head::{self, RequestHead},
-    limit::token_demand::TokenDemand,
+    limit::{token_class::TokenClass, token_demand::TokenDemand},
 };
 
 /// The number of model tokens that are reserved for a request before its cost is known.
@@ -45,6 +45,7 @@ use crate::{
 #[must_use]
 pub struct Estimate {
     source: EstimateSource,
+    pub(crate) models: Vec<(Cow<'static, str>, BodyEstimate)>,
     otherwise: Option<u64>,
     is_exact: bool,
 }
@@ -64,6 +65,7 @@ impl Estimate {
     fn of(source: EstimateSource) -> Self {
         Self {
             source,
+            models: Vec::new(),
             otherwise: None,
             is_exact: false,
         }
@@ -98,6 +100,42 @@ impl Estimate {
     /// above it: all of them are refused then.
     pub fn from_body(estimate: BodyEstimate) -> Self {
         Self::of(EstimateSource::Body(estimate))
+    }
+
+    /// Sets the weights of a model, or, with `*` at the end of the name, of several models, for an estimate
+    /// [from the body](Self::from_body). A part that they do not set is that for all models.
+    ///
+    /// ```
+    /// use tower_throttle::{
+    ///     Models, Rules, ThrottleLayer,
+    ///     usage::{BodyEstimate, Estimate},
+    /// };
+    ///
+    /// let estimate = Estimate::from_body(BodyEstimate::new().output(1_000))
+    ///     .model("llama-70b", BodyEstimate::new().output(4_096).bytes_per_token(3))
+    ///     .model("gpt-4o-mini*", BodyEstimate::new().output(300))
+    ///     .or(16_000);
+    /// let rules = Rules::new().models(Models::from_body()).estimate(estimate);
+    /// let throttle = ThrottleLayer::new(rules)?;
+    /// # Ok::<(), tower_throttle::RulesError>(())
+    /// ```
+    ///
+    /// - The longest name wins, as among [`Models`](crate::Models), which also tell how the name is found. The names of
+    ///   both need not be the same.
+    /// - A request for another model or for none has the weights for all, and so has one on a route whose requests have
+    ///   no models.
+    /// - A request whose model was not read has the dearest of all weights: the fewest bytes of a token, and the most
+    ///   tokens of an item and of an answer.
+    /// - A request whose body was not read has no fewer tokens than an answer without a stated maximum, by the weights
+    ///   of its model, even if [`or`](Self::or) has fewer.
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses a name as [`Models::model`](crate::Models::model) does,
+    /// names of models in rules without `Models`, and weights of models for numbers that are not from the body.
+    pub fn model(mut self, name: impl Into<Cow<'static, str>>, estimate: BodyEstimate) -> Self {
+        self.models.push((name.into(), estimate));
+        self
     }
 
     /// Creates an estimate from a closure over the request's head. `None` means that the number is not known.
@@ -164,6 +202,9 @@ impl fmt::Debug for Estimate {
             EstimateSource::Body(body) => debug.field("from_body", body),
             EstimateSource::Closure(_) => debug.field("by", &format_args!("<fn>")),
         };
+        if !self.models.is_empty() {
+            debug.field("models", &self.models);
+        }
         debug
             .field("or", &self.otherwise.unwrap_or(1))
             .field("exact", &self.is_exact)
@@ -178,16 +219,29 @@ pub(crate) enum EstimateError {
     Header(String),
     /// An estimate from bodies, without a number for those that are not read.
     NoUnread,
+    /// Weights of this model for numbers that are not from bodies.
+    NoBody(String),
 }
 
 /// An [`Estimate`] that can be asked.
 pub(crate) struct Estimator {
     field: Option<HeaderName>,
+    /// Used where numbers are from bodies.
+    weights: WeightTable,
     estimate: Estimate,
 }
 
 impl Estimator {
-    pub(crate) fn new(estimate: Estimate) -> Result<Self, EstimateError> {
+    /// `named` are the classes of requests whose tokens have settings of their own, each with the number of its weights
+    /// among those of models.
+    pub(crate) fn new(
+        estimate: Estimate,
+        named: impl Iterator<Item = Option<usize>> + Clone,
+    ) -> Result<Self, EstimateError> {
+        let is_from_body = matches!(estimate.source, EstimateSource::Body(_));
+        if let Some((name, _)) = estimate.models.first().filter(|_| !is_from_body) {
+            return Err(EstimateError::NoBody(name.to_string()));
+        }
         let field = match &estimate.source {
             EstimateSource::Header(name) => {
                 let fault = |_| EstimateError::Header(name.to_string());
@@ -198,7 +252,16 @@ impl Estimator {
             }
             _ => None,
         };
-        Ok(Self { field, estimate })
+        let of_model = |number: Option<usize>| Some(&estimate.models.get(number?)?.1);
+        let weights = match &estimate.source {
+            EstimateSource::Body(for_all) => WeightTable::new(for_all, named.map(of_model)),
+            _ => WeightTable::new(&BodyEstimate::new(), std::iter::empty()),
+        };
+        Ok(Self {
+            field,
+            weights,
+            estimate,
+        })
     }
 
     /// Returns whether the numbers are what requests cost.
@@ -211,8 +274,8 @@ impl Estimator {
         matches!(self.estimate.source, EstimateSource::Body(_))
     }
 
-    /// Returns the tokens of a request: at least one, of some kind.
-    pub(crate) fn tokens(&self, head: RequestHead<'_>) -> TokenDemand {
+    /// Returns the tokens of a request of some class: at least one, of some kind.
+    pub(crate) fn tokens(&self, head: RequestHead<'_>, class: TokenClass) -> TokenDemand {
         let number = |name| head::number(head.headers(), name);
         let known = match &self.estimate.source {
             EstimateSource::Nothing => None,
@@ -225,14 +288,17 @@ impl Estimator {
                 let known = number(&CONTENT_LENGTH).map(tokens);
                 known.map(|tokens| TokenDemand::input(tokens.max(1)))
             }
-            EstimateSource::Body(estimate) => {
+            EstimateSource::Body(_) => {
                 let body = head.extensions().get::<BodyFacts>();
                 body.and_then(BodyFacts::facts)
-                    .map(|facts| estimate.tokens(facts))
+                    .map(|facts| self.weights.of(class).tokens(facts))
             }
             EstimateSource::Closure(closure) => closure(head).map(TokenDemand::undivided),
         };
-        let otherwise = || TokenDemand::undivided(self.estimate.otherwise.unwrap_or(1));
+        let otherwise = || {
+            let fewest = self.weights.fewest_unread(class);
+            TokenDemand::undivided(self.estimate.otherwise.unwrap_or(1).max(fewest))
+        };
         let tokens = known.unwrap_or_else(otherwise);
         match tokens.total() {
             0 => TokenDemand::undivided(1),
@@ -293,18 +359,24 @@ mod tests {
                     .insert(name, value.parse().expect("a value"));
             }
             let told = format!("{estimate:?} with {field:?}");
-            let estimator = Estimator::new(estimate).expect("proper");
+            let estimator = Estimator::new(estimate, std::iter::empty()).expect("proper");
             assert_eq!(
-                estimator.tokens(RequestHead::of(&request)).total(),
+                estimator
+                    .tokens(RequestHead::of(&request), TokenClass::OTHERWISE)
+                    .total(),
                 expected,
                 "{told}"
             );
         }
-        let fault = |estimate| Estimator::new(estimate).err();
+        let fault = |estimate| Estimator::new(estimate, std::iter::empty()).err();
         let header = EstimateError::Header("x tokens".into());
         assert_eq!(fault(Estimate::by_header("x tokens")), Some(header));
         let from_body = || Estimate::from_body(BodyEstimate::new());
         assert_eq!(fault(from_body()), Some(EstimateError::NoUnread));
         assert_eq!(fault(from_body().or(1)), None);
+        let own = || BodyEstimate::new().output(9);
+        let of_model = Estimate::by_header("x").model("m", own()).model("n", own());
+        assert_eq!(fault(of_model), Some(EstimateError::NoBody("m".into())));
+        assert_eq!(fault(from_body().model("m", own()).or(1)), None);
     }
 }

@@ -8,6 +8,7 @@
 
 mod account;
 mod body_estimate;
+mod body_weights;
 mod estimate;
 mod reader;
 mod scan;

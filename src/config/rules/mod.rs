@@ -151,8 +151,8 @@ pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
     Ok(rules)
 }
 
-/// `300`, `{ bytes_per_token = 4 }`, `{ body = {}, or = 8000 }`, `{ header = "x-max-tokens", or = 300, exact = true }`,
-/// `{ tokens = 300, … }`.
+/// `300`, `{ bytes_per_token = 4 }`, `{ body = {}, models = { … }, or = 8000 }`,
+/// `{ header = "x-max-tokens", or = 300, exact = true }`, `{ tokens = 300, … }`.
 fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
     if let Ok(tokens) = place.count() {
         return Ok(Estimate::fixed(tokens));
@@ -174,6 +174,19 @@ fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
             return Err(or.fault("cannot be combined with `tokens`; keep one of them"));
         }
         Some(tokens) => estimate.or(tokens.count()?),
+        None => estimate,
+    };
+    let estimate = match fields.get("models") {
+        Some(models) if place.peek("body").is_none() => {
+            return Err(models.fault("cannot be set without `body`; add it, or remove `models`"));
+        }
+        Some(models) => {
+            let mut estimate = estimate;
+            for (name, own) in models.entries()? {
+                estimate = estimate.model(name.to_owned(), body_estimate(&own)?);
+            }
+            estimate
+        }
         None => estimate,
     };
     let estimate = match fields.get("exact") {

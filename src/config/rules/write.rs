@@ -360,6 +360,13 @@ fn estimate(estimate: &Estimate) -> Result<Option<DocumentValue>, ConfigError> {
         EstimateSource::Body(estimate) => table.set("body", body_estimate(estimate)),
         EstimateSource::Closure(_) => return Err(unwritable("estimate", "a closure")),
     }
+    if !estimate.models.is_empty() {
+        let mut models = TableBuilder::default();
+        for (name, own) in &estimate.models {
+            models.set(name, body_estimate(own));
+        }
+        table.set("models", DocumentValue::Table(models.0));
+    }
     if !matches!(source, EstimateSource::Nothing) {
         table.set("or", DocumentValue::Count(otherwise));
     }
@@ -370,25 +377,9 @@ fn estimate(estimate: &Estimate) -> Result<Option<DocumentValue>, ConfigError> {
 }
 
 fn body_estimate(estimate: &BodyEstimate) -> DocumentValue {
-    let BodyEstimate {
-        bytes_per_token,
-        tokens_per_item,
-        output,
-        max_output,
-    } = *estimate;
-    let defaults = BodyEstimate::new();
-    let settings = [
-        ("bytes_per_token", bytes_per_token, defaults.bytes_per_token),
-        ("tokens_per_item", tokens_per_item, defaults.tokens_per_item),
-        ("output", output, defaults.output),
-        ("max_output", max_output, defaults.max_output),
-    ];
     let mut table = TableBuilder::default();
-    for (name, count, default) in settings {
-        table.set_some(
-            name,
-            (count != default).then_some(DocumentValue::Count(count)),
-        );
+    for (name, part) in estimate.parts() {
+        table.set_some(name, part.map(DocumentValue::Count));
     }
     DocumentValue::Table(table.0)
 }
