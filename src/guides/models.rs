@@ -130,6 +130,7 @@
 //! | the client goes away before the report | the same |
 //! | `Accept-Encoding`, with compression inside of the throttle | the reservation; of a stream at least bytes ÷ 4 |
 //! | another format, such as `response_format: text` of transcriptions | the reservation |
+//! | words as they are in events or lines, in place of JSON | the reservation, or the input and bytes ÷ 4 if that is more |
 //! | `HEAD` | the reservation |
 //! | `Range`, where the inner service serves parts of JSON | the reservation, or the text if that is more |
 //!

@@ -128,6 +128,10 @@ impl ThrottleLayerBuilder {
     /// ask for the report (OpenAI's `stream_options`). A stream of events that is compressed, or whose data is not JSON,
     /// counts with all its bytes. Of other answers that are not read, the reservation stands.
     ///
+    /// A stream with data that is not JSON reports nothing: a server that sends the words of its model as they are would
+    /// let its clients ask for a report, and the model write it. A handler of such a server
+    /// [settles](crate::Usage::settle) the usage.
+    ///
     /// Successful answers without a report are counted by reason in
     /// [`RouteSnapshot::missing_usage`](crate::snapshot::RouteSnapshot::missing_usage), and logged.
     ///
@@ -137,7 +141,8 @@ impl ThrottleLayerBuilder {
     ///
     /// A report is believed up to the sum of the reservation, four tokens for each byte of the answer, and 16,777,216
     /// tokens without a byte (a context of ten million tokens, the largest of a model, and hidden reasoning). A larger
-    /// one counts as none. A count that a handler [settles](crate::Usage::settle) is always charged.
+    /// one counts as none. A report replaces the tokens that a handler has [added](crate::Usage::add). A count that a
+    /// handler [settles](crate::Usage::settle) is always charged, and no report changes it.
     pub fn usage_from_answers(self, read: bool) -> Self {
         self.with(|options| options.usage_from_answers = read)
     }

@@ -25,6 +25,8 @@
 //!   other values are ignored.
 //! - The last of several members with the same name counts. A name may be written with escapes.
 //! - Counts of a stream are cumulative: the largest of each counts, so that `"usage": null` does not remove one.
+//! - A stream with data that is neither JSON nor the mark `[DONE]` reports nothing: a server that sends its model's
+//!   words as they are would let the model write the report, as its client asks it to.
 //! - A report is final if no text follows it. In a stream that is cut short it must also come after text, have no text
 //!   beside it, and be the first with a count of the output that is not only a total: a client may ask its server for
 //!   counts with each event, and leave after any of them.
@@ -114,7 +116,7 @@ pub(crate) struct ScanReport {
     /// The usage that is known without such a report: the input if it was reported, and as output the larger of what
     /// was reported and what has passed.
     pub(crate) read: TokenUsage,
-    /// The input was reported.
+    /// The input was reported, by an answer that can report.
     pub(crate) has_input: bool,
     /// The tokens of the text that has passed.
     pub(crate) passed: u64,
@@ -161,15 +163,16 @@ impl UsageScanner {
         ScanReport {
             usage: usage.map(|known| known.usage),
             read: read.usage,
-            has_input: read.has_input,
+            has_input: read.has_input && !tally.is_malformed(),
             passed: tally.passed(),
             is_malformed,
         }
     }
 
-    /// The report of many texts, which do not have to end for that.
+    /// The report of many texts, which do not have to end for that. All of them have to be JSON.
     fn of_many(tally: Tally, ended: bool) -> (Tally, Option<KnownUsage>, bool) {
-        let (usage, is_malformed) = (tally.settled(ended), tally.is_malformed());
+        let is_malformed = tally.is_malformed();
+        let usage = tally.settled(ended).filter(|_| !is_malformed);
         (tally, usage, is_malformed)
     }
 }

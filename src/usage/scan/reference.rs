@@ -181,9 +181,9 @@ impl Tally {
         let reported = read[3].saturating_add(self.since.div_ceil(4));
         read[3] = reported.max(self.text.div_ceil(4));
         Report {
-            usage: (is_settled || is_input).then_some(known),
+            usage: ((is_settled || is_input) && !self.is_malformed).then_some(known),
             read,
-            has_input,
+            has_input: has_input && !self.is_malformed,
             is_malformed: self.is_malformed,
         }
     }

@@ -466,7 +466,10 @@ fn event_streams() {
         ("a line ends in a number", "data: {\"usage\":{\"total_tokens\":5\ndata:5}}\n\n".to_owned(), None),
         ("a line ends in a name", "data: {\"usage\":{\"total_\ndata:tokens\":5}}\n\n".to_owned(), None),
         ("two texts", format!("data: {five}\ndata: {five}\n\n"), None),
-        ("between broken ones", format!("data: {{\n\ndata: {five}\n\ndata: {five}}}\n\ndata: [DONE]\n\n"), Some(5)),
+        ("after half a text", format!("data: {{\n\n{last}{done}"), None),
+        ("before more than a text", format!("{last}data: {five}}}\n\n{done}"), None),
+        ("words as they are", format!("data: Hello\n\n{last}{done}"), None),
+        ("a line end within them", format!("data: Hello\ndata: {five}\n\n{done}"), None),
         ("smaller counts later", format!("{last}{}{done}", last.replace("12,", "2,").replace("21}", "11}")), Some(21)),
         ("no end", format!("{last}data: {five}"), Some(21)),
         ("one line end", format!("{last}data: {five}\n"), Some(21)),
@@ -486,8 +489,11 @@ fn event_streams() {
             assert_tells(MediaType::EventStream, stream.as_bytes(), told, &what);
         }
     }
+    // These lines belong to one event, which is no text.
+    let one_event = format!("data: {{}}\r\ndata:{five}\n\r\n\rdata: {five}\r\r\n");
+    assert_tells(MediaType::EventStream, one_event.as_bytes(), None, "mixed");
     let mixed = [
-        format!("data: {{}}\r\ndata:{five}\n\r\n\rdata: {five}\r\r\n"),
+        format!("data: {five}\n\r\n\rdata: {five}\r\r\n"),
         format!(": x\rdata:{five}\n\n"),
         format!("data:{five}\r\n\r"),
         format!("data:{five}\n\r"),
@@ -579,7 +585,10 @@ fn floods() {
             scan.read(&flood);
         }
         scan.read(tail);
-        assert_eq!(total(&scan), Some(5), "after {:?}…", head.escape_ascii());
+        let head = head.escape_ascii();
+        let report = scan.report(true);
+        assert_eq!(report.read.undivided, 5, "after {head}…");
+        assert_eq!(report.usage.is_none(), report.is_malformed, "after {head}…");
     }
     let mut scan = UsageScanner::new(MediaType::Json);
     scan.read(b"{\"choices\":[\"");
