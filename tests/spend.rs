@@ -2,14 +2,22 @@
 
 mod support;
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
+use futures_util::stream;
 use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Limits, Models, Price, Prices, Rules, RulesError, Spend, Throttle, ThrottleLayer,
-    Usage,
+    Clients, Degrade, Limits, Models, Price, Prices, Rate, Rules, RulesError, Spend, Throttle,
+    ThrottleLayer, Usage,
     body::ResponseBody,
     limit::Scope,
     peek::Peeked,
@@ -280,6 +288,77 @@ async fn a_price_is_found_by_the_body_and_reserved_for_both_kinds() {
         assert_eq!(answer.status(), StatusCode::OK);
         spent += cost;
         assert_eq!(left(&layer), 1_000_000 - spent, "{body}");
+    }
+}
+
+/// Sends a body that nobody has polled yet, and returns the status of the answer and whether it was polled.
+async fn upload(layer: &ThrottleLayer) -> (StatusCode, bool) {
+    let is_read = Arc::new(AtomicBool::new(false));
+    let polled = Arc::clone(&is_read);
+    let body = stream::once(async move {
+        polled.store(true, Relaxed);
+        Ok::<_, Infallible>(r#"{"model":"small","prompt":"12345678","max_tokens":30}"#)
+    });
+    let request = Request::post("/").body(Body::from_stream(body));
+    let service = layer.peek_layer();
+    let service = service.layer(layer.layer(inner::<Peeked<Body>>()));
+    let answer = service.oneshot(request.expect("a request")).await;
+    (answer.expect("no error").status(), is_read.load(Relaxed))
+}
+
+/// A request that a spent budget refuses is not uploaded, at any cost, unless another wait would be stated or a
+/// second budget may take it.
+#[tokio::test(start_paused = true)]
+async fn a_spent_budget_refuses_before_the_body_is_read() {
+    let rules = |limits: Limits| {
+        Rules::new()
+            .default_route(limits)
+            .models(Models::from_body())
+            .prices(prices())
+            .estimate(Estimate::from_body(BodyEstimate::new()).or(10))
+    };
+    let whole = |limits: Limits| limits.max_reservation_percent(100);
+    let day = || whole(Limits::new().spend(Spend::per_day("0.000122")));
+    let second = || whole(Limits::new().spend(Spend::per_day("1")));
+    let hour = Spend::per_hour("0.000122");
+    // (limits, the status of the second request, whether its body is read)
+    let table = [
+        ("a day", day(), StatusCode::TOO_MANY_REQUESTS, false),
+        (
+            "a rate",
+            whole(Limits::new().spend(hour)),
+            StatusCode::TOO_MANY_REQUESTS,
+            true,
+        ),
+        (
+            "closed",
+            whole(Limits::new().tokens(Rate::per_second(0))),
+            StatusCode::TOO_MANY_REQUESTS,
+            false,
+        ),
+        (
+            "a second budget",
+            day().degrade(Degrade::new(second())),
+            StatusCode::OK,
+            true,
+        ),
+        (
+            "two spent ones",
+            day().degrade(Degrade::new(day())),
+            StatusCode::OK,
+            true,
+        ),
+    ];
+    for (name, limits, status, is_read) in table {
+        let layer = throttle(rules(limits));
+        if name != "closed" {
+            assert_eq!(upload(&layer).await, (StatusCode::OK, true), "{name}");
+        }
+        assert_eq!(upload(&layer).await, (status, is_read), "{name}");
+        if name == "two spent ones" {
+            let refused = (StatusCode::TOO_MANY_REQUESTS, false);
+            assert_eq!(upload(&layer).await, refused, "{name}");
+        }
     }
 }
 

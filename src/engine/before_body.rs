@@ -26,8 +26,8 @@ use crate::{
     head::RequestHead,
     limit::{Limit, Unit},
     limiter::{
-        limit_set::{Demand, LimitSet},
-        readings::LimitReadings,
+        limit_set::{BoundLimit, Demand, LimitSet},
+        readings::{LimitReading, LimitReadings},
     },
 };
 
@@ -85,15 +85,22 @@ impl Attempt<'_> {
         let reads_tokens = self.rules.estimator.reads_body();
         let models = self.rules.models.as_ref();
         let reads_price = models.is_some_and(|models| models.resolver.reads_price());
-        let is_known = |limit: &Limit| {
-            let is_of_clients = !limit.is_shared();
-            !(reads_tokens && limit.is_settled()
-                || reads_price && limit.settings.unit() == Unit::Spend
-                || is_of_clients && !is_certain)
+        let known_cost = |limit: &Limit, cost: u64| {
+            if !is_certain && !limit.is_shared() {
+                return None;
+            }
+            let is_in_body = reads_tokens && limit.is_settled()
+                || reads_price && limit.settings.unit() == Unit::Spend;
+            match is_in_body {
+                false => Some(cost),
+                // A spent quota refuses whatever the body asks for, and all for as long. A rate that refuses one unit
+                // would state a wait after which it refuses more of them.
+                true => limit.refuses_all_alike().then_some(1),
+            }
         };
         let refuses = |readings: &_| {
-            is_refused(limit_set, is_known, readings, self.arrived)
-                && !self.may_pass_degraded(limits, readings, is_known)
+            is_refused(limit_set, known_cost, readings, self.arrived)
+                && !self.may_pass_degraded(limits, readings, known_cost)
         };
         let mut is_out = refuses(&readings);
         if is_out && self.has_ended_lost(self.arrived) {
@@ -113,16 +120,14 @@ impl Attempt<'_> {
         &self,
         limits: &RouteLimits,
         readings: &LimitReadings,
-        is_known: impl Fn(&Limit) -> bool + Copy,
+        known_cost: impl Fn(&Limit, u64) -> Option<u64> + Copy,
     ) -> bool {
         let Some(second) = &self.limits.limit_set.second else {
             return false;
         };
         let now = self.arrived;
         let pairs = limits.limit_set.enforced().zip(readings.as_slice());
-        let refusing = pairs.filter(|(bound, reading)| {
-            is_known(&bound.limit) && bound.refusal(reading.state, now, reading.cost).is_some()
-        });
+        let refusing = pairs.filter(|(bound, reading)| refuses(bound, reading, known_cost, now));
         // Limits that need the body may refuse for longer than these.
         let Some(choice) = second
             .scopes
@@ -137,22 +142,30 @@ impl Attempt<'_> {
         };
         let limit_set = &limits.limit_set;
         let readings = self.rules.limiter.peek(limit_set, self.demand, now);
-        !is_refused(limit_set, is_known, &readings, now)
+        !is_refused(limit_set, known_cost, &readings, now)
     }
 }
 
-/// Returns whether one of the limits whose demand `is_known` refuses a request, and lets none wait.
+/// Returns whether one of the limits refuses a request by the cost that is known, and lets none wait.
 fn is_refused(
     limit_set: &LimitSet,
-    is_known: impl Fn(&Limit) -> bool,
+    known_cost: impl Fn(&Limit, u64) -> Option<u64> + Copy,
     readings: &LimitReadings,
     now: Nanos,
 ) -> bool {
     let mut pairs = limit_set.enforced().zip(readings.as_slice());
     pairs.any(|(bound, reading)| {
-        let is_final = bound.limit.wait_policy.is_none();
-        is_final
-            && is_known(&bound.limit)
-            && bound.refusal(reading.state, now, reading.cost).is_some()
+        bound.limit.wait_policy.is_none() && refuses(bound, reading, known_cost, now)
     })
+}
+
+/// Returns whether a limit refuses a request by the cost that is known.
+fn refuses(
+    bound: &BoundLimit,
+    reading: &LimitReading,
+    known_cost: impl Fn(&Limit, u64) -> Option<u64>,
+    now: Nanos,
+) -> bool {
+    let cost = known_cost(&bound.limit, reading.cost);
+    cost.is_some_and(|cost| bound.refusal(reading.state, now, cost).is_some())
 }

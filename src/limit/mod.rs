@@ -347,6 +347,12 @@ impl Limit {
         self.measure.is_settled()
     }
 
+    /// Returns whether requests that are refused wait equally long, however many units they ask for: those of a quota for
+    /// the end of its window, and those of a closed limit forever.
+    pub(crate) fn refuses_all_alike(&self) -> bool {
+        self.meter.is_none_or(|meter| meter.window().is_some())
+    }
+
     /// Returns the units that a request reserves whose tokens are expected to be those of `demand`, at the price of a
     /// class. A number that is refused for its size and one that `is_exact` are asked for in full.
     pub(crate) fn reserves(
