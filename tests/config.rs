@@ -37,6 +37,7 @@ max_tokens_per_request = 8000
 cost = 1
 keep = true
 refund_failures = true
+usage_from_answers = true
 max_reservation_percent = 25
 in_flight = 8
 max_wait = "2s"
@@ -120,6 +121,7 @@ fn whole() -> Rules {
         .cost(1)
         .keep(true)
         .refund_failures(true)
+        .usage_from_answers(true)
         .in_flight(8)
         .max_wait(Duration::from_secs(2))
         .publish(false);

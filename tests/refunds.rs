@@ -316,36 +316,48 @@ async fn failures_are_refunded_in_a_store() {
 }
 
 #[test]
-fn only_routes_refund() {
-    let refunds = || Limits::new().refund_failures(true);
-    let table = [
-        (Rules::new().total(refunds()), "the total"),
+fn settings_of_routes_are_refused_elsewhere() {
+    let settings = [
+        ("refund_failures", Limits::new().refund_failures(true)),
+        ("usage_from_answers", Limits::new().usage_from_answers(true)),
+    ];
+    for (setting, limits) in settings {
+        let limits = || limits.clone();
+        let table = [
+            (Rules::new().total(limits()), "the total"),
+            (
+                Rules::new().clients(Clients::by_header("x").each(limits())),
+                "each client",
+            ),
+            (
+                Rules::new().models(Models::by_header("x").model("a", limits())),
+                "model `a`",
+            ),
+        ];
+        for (rules, place) in table {
+            let error = ThrottleLayer::new(rules).expect_err(place);
+            assert!(matches!(error, RulesError::RouteSetting { .. }), "{error}");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{place}: `{setting}` is that of a route in the rules, or of the default route; set it there"
+                )
+            );
+        }
+    }
+    let exempt = [
+        ("refund_failures", Limits::exempt().refund_failures(true)),
         (
-            Rules::new().clients(Clients::by_header("x").each(refunds())),
-            "each client",
-        ),
-        (
-            Rules::new().models(Models::by_header("x").model("a", refunds())),
-            "model `a`",
+            "usage_from_answers",
+            Limits::exempt().usage_from_answers(true),
         ),
     ];
-    for (rules, place) in table {
-        let error = ThrottleLayer::new(rules).expect_err(place);
-        assert!(matches!(error, RulesError::RouteSetting { .. }), "{error}");
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "{place}: `refund_failures` is that of a route in the rules, or of the default route; set it there"
-            )
-        );
+    for (setting, limits) in exempt {
+        let error = ThrottleLayer::new(Rules::new().route("GET /health", limits));
+        let error = error.expect_err("exempt").to_string();
+        let expected = format!("`{setting}` cannot be combined with `exempt`");
+        assert!(error.contains(&expected), "{error}");
     }
-    let exempt = Rules::new().route("GET /health", Limits::exempt().refund_failures(true));
-    let error = ThrottleLayer::new(exempt).expect_err("exempt");
-    assert!(
-        error
-            .to_string()
-            .contains("`refund_failures` cannot be combined with `exempt`")
-    );
 }
 
 /// A path that may mean two routes gives something back only if both say so.

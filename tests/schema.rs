@@ -111,6 +111,10 @@ fn settings_of_limits() -> Value {
             "type": "boolean",
             "description": "Whether a failure of the service costs the client nothing. Default: false.",
         },
+        "usage_from_answers": {
+            "type": "boolean",
+            "description": "Whether the tokens of the route's requests are read from their answers. Default: as the throttle.",
+        },
         "degrade": described(
             defined("degrade"),
             "A second budget, which is charged instead of refusing a request: a rate, or limits.",
@@ -135,6 +139,7 @@ fn degrade() -> Value {
             "cost",
             "keep",
             "refund_failures",
+            "usage_from_answers",
             "degrade",
         ] {
             settings.remove(of_scope);

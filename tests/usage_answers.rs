@@ -12,13 +12,13 @@ use http_body_util::{BodyExt, StreamBody};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_throttle::{
-    Handle, Limits, Rate, Rules, Usage,
+    Handle, Limits, Models, Rate, Rules, Usage,
     body::{Hold, KeptRequest},
     snapshot::MissingUsage,
     usage::Estimate,
 };
 
-use support::{build, throttling};
+use support::{build, throttle, throttling};
 
 const BURST: u64 = 100_000;
 const RESERVED: u64 = 50;
@@ -339,4 +339,79 @@ async fn the_report_of_a_kept_request_is_added_and_settles_nothing() {
         assert_eq!(charged(&handle) - before, charged_by[2]);
         assert_eq!(missing(&handle).total(), 0);
     }
+}
+
+/// Returns what is charged for a request to a path, of routes with these settings, whose answer reports seven tokens.
+async fn serve_on(settings: [Option<bool>; 4], path: &str) -> u64 {
+    let [throttle, default, own, other] = settings;
+    let on_route = |setting: Option<bool>| match setting {
+        None => Limits::new(),
+        Some(read) => Limits::new().usage_from_answers(read),
+    };
+    let rules = rules()
+        .default_route(on_route(default))
+        .route("POST /own", on_route(own))
+        .route("POST /{other}", on_route(other));
+    let throttle = build(throttling(rules).usage_from_answers(throttle.unwrap_or(false)));
+    let answer = Case::new(JSON, ["{\"usage\":{\"total_tokens\":7}}".to_owned()]);
+    let inner = service_fn(move |_: Request<Body>| {
+        std::future::ready(Ok::<_, Infallible>(answer.response()))
+    });
+    let request = Request::post(path).body(Body::empty()).expect("a request");
+    let response = throttle.layer(inner).oneshot(request).await;
+    let body = response.expect("never fails").into_body();
+    body.collect().await.expect("a whole body");
+    charged(&throttle.handle())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_says_whether_its_answers_are_read() {
+    let (yes, no) = (Some(true), Some(false));
+    // (throttle, default route, route, another route), path, whether the answer is read
+    let table = [
+        ([no, None, None, None], "/own", false),
+        ([yes, None, None, None], "/own", true),
+        ([no, None, yes, None], "/own", true),
+        ([yes, None, no, None], "/own", false),
+        ([no, yes, None, None], "/own", true),
+        ([no, yes, no, None], "/own", false),
+        ([no, yes, None, None], "/a/b", true),
+        ([yes, no, yes, None], "/a/b", false),
+        ([yes, no, yes, None], "/own", true),
+        // This may be either route.
+        ([no, None, yes, None], "/%6Fwn", true),
+        ([no, None, None, yes], "/%6Fwn", true),
+        ([no, None, yes, no], "/%6Fwn", false),
+        ([yes, None, no, yes], "/%6Fwn", false),
+        ([no, None, None, None], "/%6Fwn", false),
+        ([yes, None, None, None], "/%6Fwn", true),
+    ];
+    for (settings, path, is_read) in table {
+        let expected = if is_read { 7 } else { RESERVED };
+        assert_eq!(
+            serve_on(settings, path).await,
+            expected,
+            "{settings:?}, {path}"
+        );
+    }
+}
+
+/// The setting stands for the requests of a model and at a cost, too.
+#[tokio::test(start_paused = true)]
+async fn the_setting_of_a_route_stays_with_its_models_and_costs() {
+    let model = Limits::new().cost(2);
+    let rules = rules()
+        .route("POST /own", Limits::new().usage_from_answers(true))
+        .models(Models::by_header("x-model").model("large", model));
+    let throttle = throttle(rules);
+    let answer = Case::new(JSON, ["{\"usage\":{\"total_tokens\":7}}".to_owned()]);
+    let inner = service_fn(move |_: Request<Body>| {
+        std::future::ready(Ok::<_, Infallible>(answer.response()))
+    });
+    let request = Request::post("/own").header("x-model", "large");
+    let request = request.body(Body::empty()).expect("a request");
+    let response = throttle.layer(inner).oneshot(request).await;
+    let body = response.expect("never fails").into_body();
+    body.collect().await.expect("a whole body");
+    assert_eq!(charged(&throttle.handle()), 7);
 }

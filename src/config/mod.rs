@@ -82,6 +82,7 @@
 //! | `cost` | the units of each request of a [route or model](crate::Limits::cost) |
 //! | `keep` | true if handlers of a route may [keep](crate::Limits::keep) requests in flight beyond the response |
 //! | `refund_failures` | true if failures of a route are [refunded](crate::Limits::refund_failures) to their client |
+//! | `usage_from_answers` | true if the tokens of a route's requests are [read](crate::Limits::usage_from_answers) from their answers |
 //! | `degrade` | a rate, or a table of limits with `after`, a duration: a [second budget](crate::Limits::degrade) |
 //! | `name`, `publish` | [`Limits::named`](crate::Limits::named): 1 to 64 of `A-Z a-z 0-9 _`; [`Limits::publish`](crate::Limits::publish) |
 //! | `access` | `"unlimited"` or `"closed"`, beside shadows and settings that are no limits; or only [`"exempt"`](crate::Limits::exempt) |

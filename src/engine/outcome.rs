@@ -326,7 +326,10 @@ impl Attempt<'_> {
             meters.waited(outcome.waited);
         }
         let has_fields = options.rate_limit_headers && templates.policies.is_some();
-        let reads_answer = options.usage_from_answers && limit_set.has_tokens;
+        let reads_answer = limit_set.has_tokens
+            && limit_set
+                .reads_answers
+                .unwrap_or(options.usage_from_answers);
         if !has_fields && !options.decision.anywhere() && !reads_answer {
             let held = |admission| Decided::Admit(Ticket::Held(admission));
             return admission.map_or(Decided::Pass, held);

@@ -27,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::route_limits::RouteLimits;
 use crate::{
+    limit::route_settings::RouteSettings,
     limiter::{counters::Counters, limit_set::BoundLimit},
     route::{RouteKey, overlap::Shape, path_parameter::PathParameter, undeclared::BoundedMap},
     rules::LimitTemplate,
@@ -55,12 +56,8 @@ pub(super) struct Route {
     pub(super) undeclared: bool,
     /// Set if no scope counts its requests, the total included.
     pub(super) exempt: bool,
-    /// The cost of a request.
-    pub(super) cost: u64,
-    /// Set if its handler may keep requests in flight beyond their answers.
-    pub(super) keep: bool,
-    /// Set if its failures are refunded.
-    pub(super) refunds: bool,
+    /// The settings of a declared route beside its limits.
+    pub(super) settings: RouteSettings,
     /// Set if the requests of a declared route have models.
     pub(super) has_models: bool,
     /// The parameter of a declared key that names the models. `None`: they are found elsewhere, or there are none.
@@ -108,9 +105,7 @@ impl Route {
             counters: before.map_or_else(Arc::default, |before| Arc::clone(&before.counters)),
             undeclared: false,
             exempt: false,
-            cost: 1,
-            keep: false,
-            refunds: false,
+            settings: RouteSettings::default(),
             has_models: false,
             model_parameter: None,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),

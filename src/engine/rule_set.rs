@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     client::Resolver,
+    limit::route_settings::RouteSettings,
     limiter::{
         Limiter,
         client_table::ClientTable,
@@ -57,12 +58,8 @@ pub(crate) struct RuleSet {
     pub(super) total: Vec<BoundLimit>,
     /// The limits of `default_route`, from which undeclared routes are made.
     pub(super) default: Vec<LimitTemplate>,
-    /// The cost of a request to an undeclared route.
-    pub(super) default_cost: u64,
-    /// True if its handler may keep requests in flight beyond their answers.
-    pub(super) default_keep: bool,
-    /// True if its failures are refunded.
-    pub(super) default_refunds: bool,
+    /// The settings of an undeclared route.
+    pub(super) default_settings: RouteSettings,
     /// The closure that states the cost of a request.
     pub(super) cost_by: Option<RequestCost>,
     /// The declared routes.
@@ -139,9 +136,7 @@ impl RuleSet {
             total,
             routes,
             default,
-            default_cost,
-            default_keep,
-            default_refunds,
+            default_settings,
             cost_by,
             per_route,
             catch_all,
@@ -170,18 +165,14 @@ impl RuleSet {
         for DeclaredRoute {
             key,
             own,
-            cost,
-            keep,
-            refunds,
+            settings,
             exempt,
         } in routes
         {
             let models_on = models.as_ref().filter(|models| models.is_on(&key));
             let route = Route {
                 exempt,
-                cost,
-                keep,
-                refunds,
+                settings,
                 has_models: models_on.is_some() && !exempt,
                 model_parameter: models_on.and_then(|models| models.parameter_of(&key)),
                 pattern: Some(key.clone()),
@@ -249,9 +240,7 @@ impl RuleSet {
             combined_limits: CombinedLimits::default(),
             total,
             default,
-            default_cost,
-            default_keep,
-            default_refunds,
+            default_settings,
             cost_by,
             resolver,
             plans,
@@ -283,12 +272,11 @@ impl RuleSet {
         // The most specific first, as a set of limits takes them.
         let limits = limits.filter(|bound| !bound.rests);
         let limit_set = LimitSet::new(route.key.clone(), plan.plan.clone(), limits.cloned());
-        let (cost, keep, refunds) = match route.undeclared {
-            true => (self.default_cost, self.default_keep, self.default_refunds),
-            false => (route.cost, route.keep, route.refunds),
+        let settings = match route.undeclared {
+            true => self.default_settings,
+            false => route.settings,
         };
-        let limit_set = limit_set.costing(cost).keeping(keep).refunding(refunds);
-        let limit_set = limit_set.counted_by(&route.counters);
+        let limit_set = limit_set.set(settings).counted_by(&route.counters);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }

@@ -112,7 +112,9 @@ impl ThrottleLayerBuilder {
     }
 
     /// Sets whether the model tokens of a request are read from its answer as the answer passes, for handlers that
-    /// cannot be changed. Default: `false`. Of use only with a limit of [tokens](crate::Limits::tokens).
+    /// cannot be changed. Default: `false`. Of use only with a limit of [tokens](crate::Limits::tokens) or of
+    /// [money](crate::Limits::spend). [`Limits::usage_from_answers`](crate::Limits::usage_from_answers) sets it for
+    /// single routes.
     ///
     /// The reservation is settled at the reported usage when the response ends, unless the handler has settled it. The
     /// guide [Serving models](crate::guides::models#usage-from-answers) lists the formats that are read: those of

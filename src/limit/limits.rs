@@ -55,6 +55,7 @@ pub struct Limits {
     pub(crate) cost: Option<u64>,
     pub(crate) keep: Option<bool>,
     pub(crate) refund_failures: Option<bool>,
+    pub(crate) usage_from_answers: Option<bool>,
     pub(crate) degrade: Option<Box<Degrade>>,
 }
 
@@ -418,6 +419,32 @@ impl Limits {
         self
     }
 
+    /// Sets whether the model tokens of a request of the route are read from its answer. Default: as the throttle says
+    /// ([`ThrottleLayerBuilder::usage_from_answers`](crate::ThrottleLayerBuilder::usage_from_answers), which tells what
+    /// is read). A route inherits the setting of the default route. Without a limit of tokens or money nothing is read.
+    ///
+    /// Use `false` for a route whose handler settles the usage, or whose answers may have members that only look like
+    /// a report. A request that its path may take to two routes is read unless one of them says `false`.
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it on the total, on clients, in a plan, on a model, and
+    /// beside [`exempt`](Self::exempt).
+    ///
+    /// ```
+    /// use tower_throttle::{Limits, Rate, Rules};
+    ///
+    /// let tokens = Limits::new().tokens(Rate::per_minute(90_000));
+    /// let rules = Rules::new()
+    ///     .default_route(tokens)
+    ///     .route("POST /v1/chat/completions", Limits::new().usage_from_answers(true));
+    /// # let _ = rules;
+    /// ```
+    pub fn usage_from_answers(mut self, read: bool) -> Self {
+        self.usage_from_answers = Some(read);
+        self
+    }
+
     /// Sets a second budget for requests that the limits of this scope would refuse: they are charged to it instead, and
     /// go on with [`Degraded`](crate::Degraded) in their extensions, so that the handler picks a smaller model or fewer
     /// tokens.
@@ -548,6 +575,7 @@ impl Limits {
             cost: _,
             keep: _,
             refund_failures: _,
+            usage_from_answers: _,
             degrade: _,
         } = self;
         let mut rates = [rates, tokens, input_tokens, output_tokens].into_iter();
@@ -581,6 +609,7 @@ impl Limits {
             cost,
             keep,
             refund_failures,
+            usage_from_answers,
             degrade,
         } = self;
         let given = [
@@ -601,6 +630,7 @@ impl Limits {
             ("cost", cost.is_some()),
             ("keep", keep.is_some()),
             ("refund_failures", refund_failures.is_some()),
+            ("usage_from_answers", usage_from_answers.is_some()),
             ("degrade", degrade.is_some()),
         ];
         let first = given.into_iter().find(|(_, given)| *given);
@@ -641,6 +671,7 @@ impl Limits {
         limits.cost = self.cost.or(default.cost);
         limits.keep = self.keep.or(default.keep);
         limits.refund_failures = self.refund_failures.or(default.refund_failures);
+        limits.usage_from_answers = self.usage_from_answers.or(default.usage_from_answers);
         limits.max_wait = self.max_wait.or(default.max_wait);
         limits.max_waiting = self.max_waiting.or(default.max_waiting);
         if self.access != Access::Limited {

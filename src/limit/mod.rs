@@ -16,6 +16,7 @@ pub(crate) mod quantity;
 pub(crate) mod quota;
 pub(crate) mod rate;
 pub(crate) mod reservation;
+pub(crate) mod route_settings;
 pub(crate) mod spend;
 pub(crate) mod token_class;
 pub(crate) mod token_demand;

@@ -25,7 +25,7 @@
 //!   refused by a client's own limit never writes to a shared bucket. A decision lists limits in the same order.
 //! - No two limits of a set have the same balances.
 //! - Flags (`is_patient` and those after it) are derived from `limits` when the set is made, and limits do not change.
-//!   Some may be set afterwards: `exempt`, `keeps`, `refunds`, `has_tokens` in [`LimitSet::held`], and `is_patient` and
+//!   Some may be set afterwards: `exempt`, `keeps`, `refunds`, `reads_answers`, `has_tokens` in [`LimitSet::held`], and `is_patient` and
 //!   `is_degraded` in [`LimitSet::degraded`].
 //! - Limits of second budgets are not among `limits` but in `second`. A set for a decision without all limits
 //!   (`held`, `share`, `bare`) has none: it is the whole set whose limits are replaced.
@@ -55,7 +55,7 @@ use crate::{
     clock::Nanos,
     limit::{
         Limit, LimitSettings, Scope, Unit, gcra::RefusalReason, model_class::ModelClass,
-        token_class::TokenClass, token_demand::TokenDemand,
+        route_settings::RouteSettings, token_class::TokenClass, token_demand::TokenDemand,
     },
     limiter::{
         balance::BalanceRef,
@@ -102,6 +102,8 @@ pub(crate) struct LimitSet {
     /// A failure of the inner service gives back what the request has taken of its client and of tokens. Such a set is
     /// not plain.
     pub(crate) refunds: bool,
+    /// The tokens of requests are read from their answers, or are not. `None`: the throttle decides.
+    pub(crate) reads_answers: Option<bool>,
     /// The route was freed from all limits: `limits` is empty, and its requests are counted as exempt.
     pub(crate) exempt: bool,
     /// Limits were replaced by a second budget: each admission is counted as degraded.
@@ -156,6 +158,7 @@ impl LimitSet {
             },
             keeps: false,
             refunds: false,
+            reads_answers: None,
             exempt: false,
             is_degraded: false,
             second: SecondBudgets::new(second),
@@ -176,6 +179,19 @@ impl LimitSet {
     pub(crate) fn counted_by(self, counters: &Arc<Counters>) -> Self {
         let mut limit_set = self;
         limit_set.counters = Arc::clone(counters);
+        limit_set
+    }
+
+    /// The same set with the settings of its route.
+    pub(crate) fn set(self, settings: RouteSettings) -> Self {
+        let RouteSettings {
+            cost,
+            keeps,
+            refunds,
+            reads_answers,
+        } = settings;
+        let mut limit_set = self.costing(cost).keeping(keeps).refunding(refunds);
+        limit_set.reads_answers = reads_answers;
         limit_set
     }
 
@@ -268,6 +284,7 @@ impl LimitSet {
         limit_set.is_degraded = self.is_degraded;
         // Nobody waits for a second budget, whichever of its limits decide.
         limit_set.is_patient &= !self.is_degraded;
+        limit_set.reads_answers = self.reads_answers;
         let limit_set = limit_set.keeping(self.keeps).refunding(self.refunds);
         limit_set.counted_by(&self.counters)
     }
@@ -390,6 +407,12 @@ impl LimitSet {
         let limit_set = limit_set.keeping(other.keeps);
         let mut limit_set = limit_set.refunding(self.refunds && other.refunds);
         limit_set.exempt = self.exempt && other.exempt;
+        // An answer that one of them does not trust is not read.
+        let settings = [self.reads_answers, other.reads_answers];
+        limit_set.reads_answers = settings
+            .into_iter()
+            .flatten()
+            .reduce(|one, other| one && other);
         limit_set
     }
 }

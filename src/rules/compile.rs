@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     client::Resolver,
-    limit::limits::Access,
+    limit::{limits::Access, route_settings::RouteSettings},
     limiter::limit_set::BoundLimit,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
@@ -29,12 +29,8 @@ pub(crate) struct Compiled {
     pub(crate) routes: Vec<DeclaredRoute>,
     /// The templates from which the limits of routes without a key are made.
     pub(crate) default: Vec<LimitTemplate>,
-    /// The cost of a request to such a route.
-    pub(crate) default_cost: u64,
-    /// True if its handler may keep requests in flight beyond their answers.
-    pub(crate) default_keep: bool,
-    /// True if its failures are refunded.
-    pub(crate) default_refunds: bool,
+    /// The settings of such a route.
+    pub(crate) default_settings: RouteSettings,
     /// The closure that states the cost of a request.
     pub(crate) cost_by: Option<RequestCost>,
     /// True if each route without a key gets buckets of its own.
@@ -58,12 +54,7 @@ pub(crate) struct Compiled {
 pub(crate) struct DeclaredRoute {
     pub(crate) key: RouteKey,
     pub(crate) own: Vec<BoundLimit>,
-    /// The cost of a request.
-    pub(crate) cost: u64,
-    /// Its handler may keep requests in flight beyond their answers.
-    pub(crate) keep: bool,
-    /// Its failures are refunded.
-    pub(crate) refunds: bool,
+    pub(crate) settings: RouteSettings,
     /// No scope counts its requests.
     pub(crate) exempt: bool,
 }
@@ -124,9 +115,11 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
     let total = draft.bind(ScopeKey::Total, total);
     let build_default = |limits| names.build(limits, ScopeName::Default);
     let default: Vec<_> = default_route.iter().flat_map(build_default).collect();
-    let default_cost = default_route.as_ref().and_then(|limits| limits.cost);
-    let default_keep = default_route.as_ref().and_then(|limits| limits.keep);
-    let default_refunds = (default_route.as_ref()).and_then(|limits| limits.refund_failures);
+    let default_settings = default_route
+        .as_ref()
+        .map_or_else(RouteSettings::default, |limits| {
+            RouteSettings::of(limits, RouteSettings::default())
+        });
     let mut compiled = Vec::with_capacity(keys.len());
     for (key, (_, limits)) in keys.into_iter().zip(routes) {
         let own = if limits.inherits_all() && default_route.is_some() {
@@ -138,9 +131,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         compiled.push(DeclaredRoute {
             key,
             own: draft.bind(place, own),
-            cost: limits.cost.or(default_cost).unwrap_or(1),
-            keep: limits.keep.or(default_keep).unwrap_or(false),
-            refunds: (limits.refund_failures.or(default_refunds)).unwrap_or(false),
+            settings: RouteSettings::of(&limits, default_settings),
             exempt: limits.access == Access::Exempt,
         });
     }
@@ -162,9 +153,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         routes: compiled,
         per_route: *undeclared == Undeclared::PerRoute && !default.is_empty(),
         default,
-        default_cost: default_cost.unwrap_or(1),
-        default_keep: default_keep.unwrap_or(false),
-        default_refunds: default_refunds.unwrap_or(false),
+        default_settings,
         cost_by: cost_by.clone(),
         catch_all: *catch_all,
         resolver: clients.as_ref().map(resolver).transpose()?,

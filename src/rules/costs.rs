@@ -64,6 +64,7 @@ fn of_routes(limits: &Limits) -> Option<&'static str> {
     let settings = [
         ("keep", limits.keep),
         ("refund_failures", limits.refund_failures),
+        ("usage_from_answers", limits.usage_from_answers),
     ];
     let mut settings = settings.into_iter();
     settings.find_map(|(name, value)| value.map(|_| name))

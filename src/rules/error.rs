@@ -362,8 +362,9 @@ pub enum RulesError {
         /// The place where the cost stands.
         place: String,
     },
-    /// [`Limits::keep`](crate::Limits::keep) or [`Limits::refund_failures`](crate::Limits::refund_failures) of anything
-    /// but a route.
+    /// A setting that only routes have, of anything but a route: [`Limits::keep`](crate::Limits::keep),
+    /// [`Limits::refund_failures`](crate::Limits::refund_failures) or
+    /// [`Limits::usage_from_answers`](crate::Limits::usage_from_answers).
     #[error(
         "{place}: `{setting}` is that of a route in the rules, or of the default route; set it there"
     )]

@@ -149,6 +149,7 @@ impl Settings {
             cost,
             keep,
             refund_failures,
+            usage_from_answers,
             degrade,
             // Limits have changes of their own, and so have their names.
             rates: _,
@@ -191,6 +192,14 @@ impl Settings {
         }
         if let Some(refund) = refund_failures {
             self.set(place, "refund_failures", "false", refund.to_string());
+        }
+        if let Some(read) = usage_from_answers {
+            self.set(
+                place,
+                "usage_from_answers",
+                "as the throttle",
+                read.to_string(),
+            );
         }
         if let Some(degrade) = degrade {
             let Degrade { limits, after } = &**degrade;

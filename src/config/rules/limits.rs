@@ -140,6 +140,9 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
     if let Some(refund) = fields.get("refund_failures") {
         limits = limits.refund_failures(refund.flag()?);
     }
+    if let Some(read) = fields.get("usage_from_answers") {
+        limits = limits.usage_from_answers(read.flag()?);
+    }
     if let Some(second) = fields.get("degrade") {
         limits = limits.degrade(degrade(&second)?);
     }
@@ -172,6 +175,7 @@ fn degrade(place: &Cursor<'_>) -> Result<Degrade, ConfigError> {
         "cost",
         "keep",
         "refund_failures",
+        "usage_from_answers",
         "degrade",
     ];
     if let Some(other) = other.iter().find_map(|name| place.peek(name)) {

@@ -198,6 +198,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         cost,
         keep,
         refund_failures,
+        usage_from_answers,
         degrade,
     } = limits;
     let word = ACCESS.iter().find(|(_, value)| value == access);
@@ -229,6 +230,8 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
     table.set_some("cost", cost.map(DocumentValue::Count));
     table.set_some("keep", keep.map(DocumentValue::Flag));
     table.set_some("refund_failures", refund_failures.map(DocumentValue::Flag));
+    let read = usage_from_answers.map(DocumentValue::Flag);
+    table.set_some("usage_from_answers", read);
     let percent = max_percent.map(u64::from).map(DocumentValue::Count);
     table.set_some("max_reservation_percent", percent);
     let percent = cached_input_percent
