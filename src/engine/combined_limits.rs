@@ -9,8 +9,9 @@
 //! - **Found by address.** A combination is found by the addresses of its [`RouteLimits`], in their order. These belong
 //!   to the routes of the same rule set, which never move or change while it lives. A combination thus belongs to its
 //!   set, and the next set starts without any.
-//! - **Bounded.** Clients choose spellings, but at most 1,024 combinations of declared routes are kept, and as many
-//!   with undeclared ones. Further requests make their own, with the same result at a greater cost.
+//! - **Bounded.** Clients choose spellings and costs, but at most 1,024 combinations of declared routes are kept, as many
+//!   with undeclared ones, and as many of either at other costs. Further requests make their own, with the same result
+//!   in more time. Whoever invents costs takes no place of a spelling, nor the other way.
 //!
 //! # Who may call it
 //!
@@ -26,10 +27,14 @@ use crate::route::undeclared::{BoundedMap, Sealed};
 ///
 /// Combinations of declared routes alone, which are as many as rules allow, stand apart from those with undeclared
 /// ones, of which clients invent as many as they like. Nothing is allocated before the first.
+///
+/// Those at other costs stand apart again.
 #[derive(Debug, Default)]
 pub(super) struct CombinedLimits {
     declared: OnceLock<Set>,
     undeclared: OnceLock<Set>,
+    declared_costs: OnceLock<Set>,
+    undeclared_costs: OnceLock<Set>,
 }
 
 /// Combinations by hash. `None` is the overflow: there is no room.
@@ -51,7 +56,11 @@ impl CombinedLimits {
             [only] => return Cow::Borrowed(only),
             [first, second, others @ ..] => (first, second, others),
         };
-        let set = self.set(is_declared);
+        let set = match is_declared {
+            true => &self.declared,
+            false => &self.undeclared,
+        };
+        let set = set.get_or_init(|| BoundedMap::new(None));
         let address = |limits: &&RouteLimits| std::ptr::from_ref::<RouteLimits>(limits).addr();
         let addresses: Vec<usize> = routes.iter().map(address).collect();
         let make = || {
@@ -81,29 +90,30 @@ impl CombinedLimits {
         let Cow::Borrowed(limits) = limits else {
             return Cow::Owned(make(&limits));
         };
-        let set = self.set(is_declared);
+        let set = match is_declared {
+            true => &self.declared_costs,
+            false => &self.undeclared_costs,
+        };
+        let set = set.get_or_init(|| BoundedMap::new(None));
         let address = std::ptr::from_ref::<RouteLimits>(limits).addr();
-        match set.get(set.hash(&("cost", address, cost)), || {
-            Some(Box::new(make(limits)))
-        }) {
+        match set.get(set.hash(&(address, cost)), || Some(Box::new(make(limits)))) {
             Ok(Some(kept)) => Cow::Borrowed(kept),
             Ok(None) | Err(Sealed) => Cow::Owned(make(limits)),
         }
     }
 
-    fn set(&self, is_declared: bool) -> &Set {
-        let set = match is_declared {
-            true => &self.declared,
-            false => &self.undeclared,
-        };
-        set.get_or_init(|| BoundedMap::new(None))
-    }
-
     /// Counts what was admitted under each of them, with their routes and limits. Those that were made for one request
     /// count as they are dropped.
     pub(super) fn settle(&self) {
-        let sets = [self.declared.get(), self.undeclared.get()];
-        let kept = sets.into_iter().flatten().flat_map(BoundedMap::iter);
+        let Self {
+            declared,
+            undeclared,
+            declared_costs,
+            undeclared_costs,
+        } = self;
+        let sets = [declared, undeclared, declared_costs, undeclared_costs];
+        let sets = sets.into_iter().filter_map(OnceLock::get);
+        let kept = sets.flat_map(BoundedMap::iter);
         for limits in kept.filter_map(|(_, kept)| kept.as_ref()) {
             limits.settle();
         }

@@ -1,4 +1,4 @@
-//! The limits of routes by model that are kept.
+//! The limits of routes by model, at other costs and of several routes that are kept.
 
 use std::borrow::Cow;
 
@@ -40,4 +40,18 @@ async fn limits_of_invented_routes_are_kept_up_to_a_bound() {
         assert!(is_kept(&rules, "/chat", &format!("m{model}")));
     }
     assert!(is_kept(&rules, "/0", "m0"), "what is kept stays");
+}
+
+/// Clients invent costs, and take no place of a request that may mean two routes.
+#[tokio::test(start_paused = true)]
+async fn limits_at_other_costs_leave_the_places_of_combinations_free() {
+    let rules = Rules::new()
+        .route("POST /chat", Rate::per_second(9_999))
+        .route("POST /{other}", Rate::per_second(9_999))
+        .cost_by(|head| head.headers().get("x-model")?.to_str().ok()?.parse().ok());
+    let active = ActiveRules::new(&rules, Timeline::started_at(0), None).expect("proper rules");
+    let rules = active.rules();
+    let kept = (2..4_000).filter(|cost| is_kept(&rules, "/chat", &cost.to_string()));
+    assert_eq!(kept.count(), 1_024, "costs");
+    assert!(is_kept(&rules, "/ch%61t", "1"), "two routes");
 }
