@@ -198,6 +198,8 @@ impl JsonScanner {
         while let Some((&byte, rest)) = bytes.split_first() {
             let len = match self.state {
                 JsonState::Between(expected) => self.tokens::<LINES>(expected, bytes),
+                // A line end is no byte of the text.
+                JsonState::Number(_) if LINES && is_line_end(byte) => return bytes,
                 JsonState::Number(part) => self.rest_of_number(part, bytes),
                 JsonState::Broken if LINES => return &bytes[line_len(bytes)..],
                 JsonState::Broken => return &[],
