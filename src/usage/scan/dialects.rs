@@ -457,6 +457,31 @@ fn words_as_they_are_report_nothing() {
     }
 }
 
+/// The items of an array count as they end, but not if the array turns out to be no JSON.
+#[test]
+fn items_of_an_array_that_is_no_json_count_once() {
+    let item =
+        r#"{"delta":{"text":"0123456789abcdef"},"usage":{"input_tokens":7,"output_tokens":9}}"#;
+    for (rest, is_malformed) in [("", false), (",", false), ("x", true), ("}", true)] {
+        let stream = format!("data: [{item}{rest}");
+        for end in ["", "\n", "\n\n"] {
+            let found = report(MediaType::EventStream, &format!("{stream}{end}"), true);
+            let is_malformed = is_malformed || end == "\n\n";
+            assert_eq!(found.is_malformed, is_malformed, "{rest:?} {end:?}");
+            let length = (1 + item.len() + rest.len()) as u64;
+            let expected = match is_malformed {
+                true => (0, length.div_ceil(4)),
+                false => (7, 9),
+            };
+            assert_eq!(
+                (found.read.input, found.read.output),
+                expected,
+                "{rest:?} {end:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn data_that_is_no_json_counts_with_its_bytes() {
     let found = report(

@@ -51,6 +51,9 @@ pub(super) struct JsonScanner {
     number: Option<u64>,
     answer: AnswerReading,
     pub(super) tally: Tally,
+    /// The tally before the items of the array that is open, to return to if that turns out to be no JSON. On the heap,
+    /// since only arrays need it: it is allocated with the first.
+    before_items: Option<Box<Tally>>,
 }
 
 /// The place in a text.
@@ -130,6 +133,7 @@ impl JsonScanner {
             number: None,
             answer: AnswerReading::default(),
             tally: Tally::default(),
+            before_items: None,
         }
     }
 
@@ -157,7 +161,7 @@ impl JsonScanner {
             // Nothing but white space.
             JsonState::Between(Expected::Value) if self.nesting.depth() == 0 => {}
             JsonState::Done(seen) if usize::from(seen) == DONE.len() => {}
-            _ => self.tally.add_malformed(length),
+            _ => self.tally = self.malformed(length),
         }
         self.reset();
     }
@@ -174,11 +178,23 @@ impl JsonScanner {
 
     /// Returns all that was read, with so many bytes of a text that has not ended.
     pub(super) fn tally(&self, length: u64) -> Tally {
-        let mut tally = self.tally.clone();
-        match self.state {
-            JsonState::Broken => tally.add_malformed(length),
-            _ => tally.add_text(self.answer.text),
+        if self.is_broken() {
+            return self.malformed(length);
         }
+        let mut tally = self.tally.clone();
+        tally.add_text(self.answer.text);
+        tally
+    }
+
+    /// Returns all that was read before a text of so many bytes that is no JSON, and these.
+    #[cold]
+    fn malformed(&self, length: u64) -> Tally {
+        let before = match &self.before_items {
+            Some(before) if self.base == 1 => before,
+            _ => &self.tally,
+        };
+        let mut tally = before.clone();
+        tally.add_malformed(length);
         tally
     }
 
@@ -452,7 +468,7 @@ impl JsonScanner {
         if self.level == 0 {
             match object {
                 true => self.enter(Container::Answer),
-                false if depth == 1 => self.base = 1,
+                false if depth == 1 => self.begin_items(),
                 false => {}
             }
             return;
@@ -463,6 +479,12 @@ impl JsonScanner {
         if let (Some(container), true) = (self.member.container, object) {
             self.enter(container);
         }
+    }
+
+    fn begin_items(&mut self) {
+        self.base = 1;
+        let before = self.before_items.get_or_insert_default();
+        before.as_mut().clone_from(&self.tally);
     }
 
     fn enter(&mut self, container: Container) {
