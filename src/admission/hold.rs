@@ -455,11 +455,11 @@ mod tests {
 
 #[cfg(all(test, not(throttle_loom)))]
 mod bounded_tests {
-    use super::{super::tests_support::Slots, *};
+    use super::{super::tests_support::KeptLimit, *};
 
     #[test]
     fn an_answer_that_is_complete_gives_no_guards() {
-        let slots = Slots::new(2);
+        let slots = KeptLimit::slots(2);
         for is_kept in [false, true] {
             let answer = slots.admit();
             let hold = answer.hold(None);
@@ -468,14 +468,14 @@ mod bounded_tests {
             assert_eq!(hold.keep().is_some(), is_kept);
             drop((answer, kept));
             assert!(hold.keep().is_none());
-            assert_eq!(slots.in_flight(), 0);
+            assert_eq!(slots.used(), 0);
         }
     }
 
     /// However many guards come and go, no more requests are listed than are held by bounded guards alone.
     #[test]
     fn the_list_is_no_longer_than_the_requests_that_only_bounded_guards_hold() {
-        let slots = Slots::new(8);
+        let slots = KeptLimit::slots(8);
         let listed = || slots.bounded.with(|places| places.requests.len());
         let answers: Vec<_> = (0..8).map(|_| slots.admit()).collect();
         let holds: Vec<_> = answers.iter().map(|answer| answer.hold(None)).collect();
@@ -489,21 +489,17 @@ mod bounded_tests {
         let unbounded = holds[3].keep();
         assert_eq!(listed(), 7);
         guards.extend(holds[4].keep_at_most(Duration::MAX));
-        assert_eq!((listed(), slots.in_flight()), (7, 8));
+        assert_eq!((listed(), slots.used()), (7, 8));
         drop(unbounded);
         assert_eq!(listed(), 8);
         assert!(!slots.bounded.end_lost(0, |_| ()));
         assert!(slots.bounded.end_lost(Nanos::MAX - 1, |_| ()));
-        assert_eq!(
-            (listed(), slots.in_flight()),
-            (1, 1),
-            "the one without an end"
-        );
+        assert_eq!((listed(), slots.used()), (1, 1), "the one without an end");
         for guard in guards {
             drop(guard);
             assert!(listed() <= 1, "those that have ended stay so");
         }
-        assert_eq!((listed(), slots.in_flight()), (0, 0));
+        assert_eq!((listed(), slots.used()), (0, 0));
         assert_eq!(slots.bounded.earliest(), Nanos::MAX);
     }
 }
@@ -513,7 +509,8 @@ mod bounded_tests {
 mod loom_tests {
     use loom::thread;
 
-    use super::{super::tests_support::Slots, *};
+    use super::{super::tests_support::KeptLimit, *};
+    use crate::limit::token_usage::TokenUsage;
 
     fn model(check: impl Fn() + Send + Sync + 'static) {
         let mut model = loom::model::Builder::new();
@@ -525,7 +522,7 @@ mod loom_tests {
     #[test]
     fn loom_a_guard_has_the_slot_or_there_is_no_guard() {
         model(|| {
-            let slots = Slots::new(2);
+            let slots = KeptLimit::slots(2);
             let other = slots.admit();
             let answer = slots.admit();
             let hold = answer.hold(None);
@@ -535,12 +532,12 @@ mod loom_tests {
             });
             let kept = hold.keep();
             ends.join().expect("no panic");
-            assert_eq!(slots.in_flight(), 1 + u64::from(kept.is_some()));
+            assert_eq!(slots.used(), 1 + u64::from(kept.is_some()));
             drop(kept);
-            assert_eq!(slots.in_flight(), 1, "freed once");
+            assert_eq!(slots.used(), 1, "freed once");
             assert!(hold.keep().is_none());
             drop(other);
-            assert_eq!(slots.in_flight(), 0);
+            assert_eq!(slots.used(), 0);
         });
     }
 
@@ -548,7 +545,7 @@ mod loom_tests {
     #[test]
     fn loom_the_slot_of_a_lost_guard_comes_back_once() {
         model(|| {
-            let slots = Slots::new(2);
+            let slots = KeptLimit::slots(2);
             let other = slots.admit();
             let answer = slots.admit();
             let kept = answer.hold(None).keep_at_most(Duration::ZERO);
@@ -559,17 +556,53 @@ mod loom_tests {
             });
             drop(kept);
             refusal.join().expect("no panic");
-            assert_eq!(slots.in_flight(), 1, "freed once");
+            assert_eq!(slots.used(), 1, "freed once");
             assert_eq!(slots.bounded.with(|places| places.requests.len()), 0);
             drop(other);
         });
+    }
+
+    /// The answer reports three tokens and ends, while its handler keeps the request and does its part.
+    fn loom_account(work: fn(&TokenReservation) -> bool, with_both: u64) {
+        model(move || {
+            let tokens = KeptLimit::tokens(10);
+            let answer = tokens.admit();
+            let hold = answer.hold(None);
+            let account = answer.reservation().cloned().expect("tokens are limited");
+            let reported = Arc::clone(&account);
+            let ends = thread::spawn(move || {
+                answer.close();
+                reported.settle_reported(TokenUsage::undivided(3), 0);
+                answer.complete();
+            });
+            let kept = hold.keep();
+            let is_taken = work(&account);
+            drop(kept);
+            ends.join().expect("no panic");
+            let used = account.used().total();
+            assert_eq!(tokens.used(), used, "charged with what was used");
+            // Without a guard any more, the report may replace what was added.
+            let expected = [3, if is_taken { with_both } else { 3 }];
+            assert!(expected.contains(&used), "{used} of {expected:?}");
+            assert!(!account.add(TokenUsage::undivided(1)), "settled");
+        });
+    }
+
+    #[test]
+    fn loom_what_a_guard_adds_and_the_answer_reports_is_charged_once() {
+        loom_account(|account| account.add(TokenUsage::undivided(4)), 7);
+    }
+
+    #[test]
+    fn loom_an_account_that_is_settled_under_a_guard_stays_so() {
+        loom_account(|account| account.settle(TokenUsage::undivided(6)), 6);
     }
 
     /// The answer ends, its handler keeps the request, and a refusal ends what is lost, all at once.
     #[test]
     fn loom_a_request_is_kept_ended_and_lost_once() {
         model(|| {
-            let slots = Slots::new(2);
+            let slots = KeptLimit::slots(2);
             let other = slots.admit();
             let answer = slots.admit();
             let hold = answer.hold(None);
@@ -583,14 +616,14 @@ mod loom_tests {
             refusal.join().expect("no panic");
             ends.join().expect("no panic");
             let is_kept = kept.as_ref().is_some_and(|kept| !kept.has_expired());
-            assert_eq!(slots.in_flight(), 1 + u64::from(is_kept));
+            assert_eq!(slots.used(), 1 + u64::from(is_kept));
             assert_eq!(
                 kept.is_some(),
                 is_kept,
                 "a guard without a bound is not lost"
             );
             drop(kept);
-            assert_eq!(slots.in_flight(), 1, "freed once");
+            assert_eq!(slots.used(), 1, "freed once");
             assert_eq!(slots.bounded.with(|places| places.requests.len()), 0);
             drop(other);
         });

@@ -1,11 +1,11 @@
-//! Slots for tests of kept requests.
+//! Limits for tests of kept requests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{Admission, BoundedRequests, Origin, Permits, SharedAdmission, hold::AnswerHold};
+use super::{Admission, BoundedRequests, Origin, SharedAdmission, hold::AnswerHold};
 use crate::{
     clock::Timeline,
-    limit::{Limit, LimitSettings, in_flight::InFlight},
+    limit::{Limit, LimitSettings, in_flight::InFlight, rate::Rate, token_demand::TokenDemand},
     limiter::{
         Limiter,
         limit_set::{BoundLimit, Demand, LimitSet, Storage},
@@ -13,15 +13,29 @@ use crate::{
     },
 };
 
-/// A cap on requests in flight, whose requests may be kept.
-pub(super) struct Slots {
+/// A limit whose requests may be kept.
+pub(super) struct KeptLimit {
     origin: Arc<Origin>,
     pub(super) bounded: Arc<BoundedRequests>,
 }
 
-impl Slots {
-    pub(super) fn new(cap: u64) -> Self {
-        let limit = Limit::of(LimitSettings::InFlight(InFlight::new(cap)));
+impl KeptLimit {
+    /// The tokens that a request reserves.
+    pub(super) const RESERVED: u64 = 2;
+
+    /// A cap on requests in flight.
+    pub(super) fn slots(cap: u64) -> Self {
+        Self::new(LimitSettings::InFlight(InFlight::new(cap)))
+    }
+
+    /// A burst of tokens, which are not refilled while a test runs.
+    pub(super) fn tokens(burst: u64) -> Self {
+        let rate = Rate::new(1, Duration::from_secs(1_000_000)).burst(burst);
+        Self::new(LimitSettings::Tokens(rate))
+    }
+
+    fn new(settings: LimitSettings) -> Self {
+        let limit = Limit::of(settings);
         let limiter = Arc::new(Limiter::new(Timeline::started_at(0)));
         let limit_set = Arc::new(LimitSet::new("test", None, BoundLimit::scope([limit])));
         Self {
@@ -35,16 +49,20 @@ impl Slots {
         let Origin {
             limiter, limit_set, ..
         } = &*self.origin;
-        let (demand, mut readings) = (Demand::default(), LimitReadings::default());
+        let tokens = TokenDemand::undivided(Self::RESERVED);
+        let demand = Demand {
+            tokens,
+            ..Demand::default()
+        };
+        let mut readings = LimitReadings::default();
         let admitted = limiter.admit(limit_set, demand, 0, &mut readings);
         assert_eq!(admitted, Ok(true));
-        let permits = Permits::new(&self.origin, demand, &readings);
-        let admission = Admission::of_slots(permits);
+        let admission = Admission::new(&self.origin, demand, &readings, None);
         SharedAdmission::share(admission, &self.origin, &self.bounded)
     }
 
-    /// Returns the number of slots that are held.
-    pub(super) fn in_flight(&self) -> u64 {
+    /// Returns the number of slots that are held, or of tokens that are owed.
+    pub(super) fn used(&self) -> u64 {
         let [bound] = &*self.origin.limit_set.limits else {
             unreachable!("it has one limit");
         };
