@@ -350,7 +350,7 @@ async fn a_spent_budget_refuses_before_the_body_is_read() {
         ),
     ];
     for (name, limits, status, is_read) in table {
-        let layer = throttle(rules(limits));
+        let layer = throttle_in_a_month(rules(limits));
         if name != "closed" {
             assert_eq!(upload(&layer).await, (StatusCode::OK, true), "{name}");
         }

@@ -510,7 +510,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::{super::tests_support::KeptLimit, *};
-    use crate::limit::token_usage::TokenUsage;
+    use crate::limit::{LimitSettings, rate::Rate, token_usage::TokenUsage};
 
     fn model(check: impl Fn() + Send + Sync + 'static) {
         let mut model = loom::model::Builder::new();
@@ -565,7 +565,9 @@ mod loom_tests {
     /// The answer reports three tokens and ends, while its handler keeps the request and does its part.
     fn loom_account(work: fn(&TokenReservation) -> bool, with_both: u64) {
         model(move || {
-            let tokens = KeptLimit::tokens(10);
+            // They are not refilled while the model runs.
+            let rate = Rate::new(1, Duration::from_secs(1_000_000)).burst(10);
+            let tokens = KeptLimit::new(LimitSettings::Tokens(rate));
             let answer = tokens.admit();
             let hold = answer.hold(None);
             let account = answer.reservation().cloned().expect("tokens are limited");

@@ -1,11 +1,11 @@
 //! Limits for tests of kept requests.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{Admission, BoundedRequests, Origin, SharedAdmission, hold::AnswerHold};
 use crate::{
     clock::Timeline,
-    limit::{Limit, LimitSettings, in_flight::InFlight, rate::Rate, token_demand::TokenDemand},
+    limit::{Limit, LimitSettings, in_flight::InFlight, token_demand::TokenDemand},
     limiter::{
         Limiter,
         limit_set::{BoundLimit, Demand, LimitSet, Storage},
@@ -28,13 +28,7 @@ impl KeptLimit {
         Self::new(LimitSettings::InFlight(InFlight::new(cap)))
     }
 
-    /// A burst of tokens, which are not refilled while a test runs.
-    pub(super) fn tokens(burst: u64) -> Self {
-        let rate = Rate::new(1, Duration::from_secs(1_000_000)).burst(burst);
-        Self::new(LimitSettings::Tokens(rate))
-    }
-
-    fn new(settings: LimitSettings) -> Self {
+    pub(super) fn new(settings: LimitSettings) -> Self {
         let limit = Limit::of(settings);
         let limiter = Arc::new(Limiter::new(Timeline::started_at(0)));
         let limit_set = Arc::new(LimitSet::new("test", None, BoundLimit::scope([limit])));
