@@ -131,7 +131,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         compiled.push(DeclaredRoute {
             key,
             own: draft.bind(place, own),
-            settings: RouteSettings::of(&limits, default_settings),
+            settings: RouteSettings::of(limits, default_settings),
             exempt: limits.access == Access::Exempt,
         });
     }
