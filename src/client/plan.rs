@@ -4,7 +4,8 @@ use crate::limit::limits::Limits;
 
 /// A usage plan: the limits of each client on it, altogether, on single routes and on single models.
 ///
-/// [`Limits`] and a [`Rate`](crate::Rate) convert into a plan without routes.
+/// [`Limits`], a [`Rate`](crate::Rate), a [`Quota`](crate::Quota) and a [`Spend`](crate::Spend) convert into a plan
+/// without routes.
 ///
 /// ```
 /// use tower_throttle::{Limits, Plan, Quota, Rate};
@@ -43,8 +44,9 @@ impl Plan {
     }
 
     /// Adds limits of each client on one model, besides the client's other limits and those of the model. The name is
-    /// written as in [`Models::model`](crate::Models::model); any other is an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new), and so is a name that is given twice.
+    /// one that [`Models::model`](crate::Models::model) declares, with [empty limits](Limits::new) if the model
+    /// has none for all clients together. Any other is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new),
+    /// and so is a name that is given twice.
     ///
     /// A plan has the limits of [each client](crate::Clients::each) on a model, as far as it has none of its own.
     /// Unlike on a route, [`Limits::unlimited`] frees from these alone: the client's other limits still count the

@@ -69,9 +69,22 @@
 //! | [`Models::by`](crate::Models::by) | anything else in the head, such as a value in the extensions |
 //!
 //! A name in the rules stands for one model, or with `*` at its end for all whose names begin so. The longest wins.
-//! [`otherwise`](crate::Models::otherwise) limits all other models together, and requests that name none. A
-//! [`Plan`](crate::Plan::model) limits each client on a model. In TOML, quote a name that has a dot:
-//! `"llama-3.1-70b"`.
+//! [`otherwise`](crate::Models::otherwise) limits all other models together, and requests that name none. In TOML,
+//! quote a name that has a dot: `"llama-3.1-70b"`.
+//!
+//! A [`Plan`](crate::Plan::model) limits each client on a model. The model has to be one of the rules' models; give it
+//! empty limits if there are none for all clients together:
+//!
+//! ```
+//! use tower_throttle::{Clients, Limits, Models, Plan, Rate, Rules};
+//!
+//! let each = Plan::new(Rate::per_second(10))
+//!     .model("llama-70b", Limits::new().tokens(Rate::per_minute(20_000)));
+//! let rules = Rules::new()
+//!     .models(Models::from_body().model("llama-70b", Limits::new()))
+//!     .clients(Clients::by_bearer().each(each));
+//! # tower_throttle::ThrottleLayer::new(rules).unwrap();
+//! ```
 //!
 //! Names of limits have a hash for a model whose name has other characters than letters and digits. Clients see them,
 //! so [name](crate::Limits::named) the limits of a model.
@@ -83,7 +96,8 @@
 //! have their bodies read, and clients that are identified by what authentication inserts are anonymous to it.
 //!
 //! - **It refuses before it reads.** A request that a limit refuses whatever its body says is answered at once, and a
-//!   client that sent `Expect: 100-continue` never uploads. Limits in a store and queues decide after the body.
+//!   client that sent `Expect: 100-continue` never uploads. So does a budget of a day, week or month of which nothing
+//!   is left. Limits in a store, queues, and rates of tokens and money that are in the body decide after it.
 //! - **It reads where it has to.** Exempt routes, and routes whose limits need nothing of the body, pass unread.
 //! - **The handler gets the same body**, byte for byte, with its trailers.
 //! - **It reads to the end**, since another parser takes the last of two members with one name. A body that states a

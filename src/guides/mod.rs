@@ -2,9 +2,10 @@
 //!
 //! - [Limits](limits): routes, rates, quotas, totals.
 //! - [Clients and plans](clients): identity, proxies, plans from a database.
-//! - [Serving models](models): slots, queues, model tokens.
+//! - [Serving models](models): slots, queues, model tokens, usage from answers.
 //! - [WebSockets and background work](connections): requests that outlive their responses, messages, jobs.
-//! - [Models and costs](costs): limits by model, requests that count more than others.
+//! - [Models and costs](costs): limits by model, estimates from bodies, prices and budgets, requests that count more
+//!   than others.
 //! - [Configuration files](configuration): settings, reloads, gateways' documents.
 //! - [Replicas](replicas): limits in Redis or Valkey.
 //! - [Operating](operating): metrics, logs, snapshots.

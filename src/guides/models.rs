@@ -90,7 +90,7 @@
 //!   of it in a shared bucket ([`max_reservation_percent`](crate::Limits::max_reservation_percent)).
 //!   [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) rejects larger requests.
 //! - `ThrottleLayer::builder(rules).usage_from_answers(true)` reads the usage from responses as they pass, for handlers
-//!   that cannot be changed.
+//!   that cannot be changed. [`Limits::usage_from_answers`](crate::Limits::usage_from_answers) sets it for one route.
 //!
 //! # Usage from answers
 //!

@@ -89,7 +89,8 @@ pub(crate) enum Access {
 }
 
 impl Limits {
-    /// Creates empty limits: a route inherits everything from the default route.
+    /// Creates empty limits: a route inherits everything from the default route, and a model, a client and the total
+    /// have no limits.
     pub fn new() -> Self {
         Self::default()
     }

@@ -32,8 +32,8 @@
 //! - **Refused before it is read.** If a limit refuses that needs no facts, the request is answered before a byte of
 //!   its body is read. hyper then sends no `100 Continue`, and the client need not send the body. Limits in a
 //!   [store](crate::store), limits with a queue, and those of models and tokens that are in the body refuse after it was
-//!   read; but a [budget](crate::Limits::spend) of a day, week or month that is spent refuses before. Limits of clients
-//!   refuse after it where no identity or plan was found, since a layer further in may find one.
+//!   read; but a [budget](crate::Limits::spend) of a day, week or month refuses before if nothing is left of it. Limits
+//!   of clients refuse after it where no identity or plan was found, since a layer further in may find one.
 //! - **Without a body.** A body that is known to be empty has empty facts. That of a `CONNECT` is not read.
 //! - **Read to its end.** The name of the model often comes after the messages. So the whole body is read, of at most
 //!   [`max_body`](PeekLayer::max_body) bytes, whatever its type says it is.

@@ -190,8 +190,8 @@ impl Rules {
         self
     }
 
-    /// Sets the estimate of the model tokens of a request, for limits that count [tokens](Limits::tokens). Default: one
-    /// for every four bytes of the request's body.
+    /// Sets the estimate of the model tokens of a request, for limits that count [tokens](Limits::tokens) or
+    /// [money](Limits::spend). Default: one for every four bytes of the request's body.
     pub fn estimate(mut self, estimate: Estimate) -> Self {
         self.estimate = estimate;
         self
