@@ -108,10 +108,9 @@
 //! # Plans
 //!
 //! [`Clients::each`](crate::Clients::each) sets the limits of every client. A plan replaces them, and inherits what it
-//! leaves out. [`Plan::route`](crate::Plan::route) adds limits for one route, and [`Plan::model`](crate::Plan::model) for
-//! one [model](super::costs). Assign clients to plans by key
-//! ([`member`](crate::Clients::member)) or by a closure ([`plan_by`](crate::Clients::plan_by)). A plan that does not
-//! exist counts as none, and a warning is logged once.
+//! leaves out. [`Plan::route`](crate::Plan::route) adds limits for one route, and [`Plan::model`](crate::Plan::model)
+//! for one [model](super::costs). Assign clients to plans by key ([`member`](crate::Clients::member)) or by a closure
+//! ([`plan_by`](crate::Clients::plan_by)). A plan that does not exist counts as none, and a warning is logged once.
 //!
 //! # Memory
 //!
