@@ -214,9 +214,7 @@ impl JsonScanner {
         while let Some((&byte, rest)) = bytes.split_first() {
             let len = match self.state {
                 JsonState::Between(expected) => self.tokens::<LINES>(expected, bytes),
-                // A line end is no byte of the text.
-                JsonState::Number(_) if LINES && is_line_end(byte) => return bytes,
-                JsonState::Number(part) => self.rest_of_number(part, bytes),
+                JsonState::Number(part) => self.rest_of_number::<LINES>(part, bytes),
                 JsonState::Broken if LINES => return &bytes[line_len(bytes)..],
                 JsonState::Broken => return &[],
                 _ if LINES && is_line_end(byte) => return bytes,
@@ -651,9 +649,14 @@ impl JsonScanner {
 
     /// ## Number => (Number | Between | Broken)
     ///
-    /// Only the byte after it tells that a number has ended: that byte is left.
-    fn rest_of_number(&mut self, mut part: NumberPart, bytes: &[u8]) -> usize {
+    /// Only the byte after it tells that a number has ended: that byte is left. So is the end of a line, after which the
+    /// text may go on.
+    fn rest_of_number<const LINES: bool>(&mut self, mut part: NumberPart, bytes: &[u8]) -> usize {
         for (at, &byte) in bytes.iter().enumerate() {
+            if LINES && is_line_end(byte) {
+                self.state = JsonState::Number(part);
+                return at;
+            }
             match part.then(byte) {
                 Some(next) => part = next,
                 None if part.may_end() => {

@@ -480,6 +480,7 @@ fn event_streams() {
         ("half a byte order mark", format!("\u{feee}data: {five}\n\n"), None),
         ("empty lines", format!("\n\n\ndata: {five}\n\n\n\n"), Some(5)),
         ("half a number at the end of a line", format!("{last}data: -\n"), Some(21)),
+        ("half a fraction at the end of a line", format!("{last}data: 12.\n"), Some(21)),
         ("a number at the end of a line", format!("{last}data: 1\n"), Some(21)),
         ("half a number alone", format!("{last}data: -\n\n"), None),
         ("plain JSON", format!("{five}\n\n"), None),
