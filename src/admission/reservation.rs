@@ -7,8 +7,7 @@
 //! # Invariants
 //!
 //! - **Each limit by its measure.** The count is one of tokens by kind, and each limit is charged with what it measures
-//!   of it: all tokens, those of the input or of the output, or their
-//!   price.
+//!   of it: all tokens, those of the input or of the output, or their price.
 //! - **Charged with the larger of the two.** Until it is settled, each limit is charged with its reserved units, or
 //!   with the used ones if these are more. Limits with small bursts may have reserved fewer than others, so each has
 //!   its own entry.
@@ -325,11 +324,11 @@ impl TokenReservation {
         });
     }
 
-    /// Returns a count with the estimated input, if it does not have one.
+    /// Returns a count that has at least the estimated input, unless its own is certain.
     fn with_input(&self, counted: TokenUsage, has_input: bool) -> TokenUsage {
         match has_input {
             true => counted,
-            false => counted.input(self.estimate.input),
+            false => counted.input(counted.input.max(self.estimate.input)),
         }
     }
 

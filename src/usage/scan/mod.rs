@@ -116,7 +116,7 @@ pub(crate) struct ScanReport {
     /// The usage that is known without such a report: the input if it was reported, and as output the larger of what
     /// was reported and what has passed.
     pub(crate) read: TokenUsage,
-    /// The input was reported, by an answer that can report.
+    /// The input was reported, by an answer that is believed.
     pub(crate) has_input: bool,
     /// The tokens of the text that has passed.
     pub(crate) passed: u64,
