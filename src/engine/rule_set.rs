@@ -276,7 +276,9 @@ impl RuleSet {
             true => self.default_settings,
             false => route.settings,
         };
-        let limit_set = limit_set.set(settings).counted_by(&route.counters);
+        let limit_set = limit_set
+            .with_settings(settings)
+            .counted_by(&route.counters);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }

@@ -425,7 +425,8 @@ impl Limits {
     /// is read). A route inherits the setting of the default route. Without a limit of tokens or money nothing is read.
     ///
     /// Use `false` for a route whose handler settles the usage, or whose answers may have members that only look like
-    /// a report. A request that its path may take to two routes is read unless one of them says `false`.
+    /// a report. If the path of a request may take it to two routes, its answer is not read if one of them says `false`,
+    /// and is read if both say `true`; otherwise the throttle decides.
     ///
     /// # Errors
     ///

@@ -25,8 +25,8 @@
 //!   refused by a client's own limit never writes to a shared bucket. A decision lists limits in the same order.
 //! - No two limits of a set have the same balances.
 //! - Flags (`is_patient` and those after it) are derived from `limits` when the set is made, and limits do not change.
-//!   Some may be set afterwards: `exempt`, `keeps`, `refunds`, `reads_answers`, `has_tokens` in [`LimitSet::held`], and `is_patient` and
-//!   `is_degraded` in [`LimitSet::degraded`].
+//!   Some may be set afterwards: `exempt`, `keeps`, `refunds`, `reads_answers`, `has_tokens` in [`LimitSet::held`], and
+//!   `is_patient` and `is_degraded` in [`LimitSet::degraded`].
 //! - Limits of second budgets are not among `limits` but in `second`. A set for a decision without all limits
 //!   (`held`, `share`, `bare`) has none: it is the whole set whose limits are replaced.
 //!
@@ -183,7 +183,7 @@ impl LimitSet {
     }
 
     /// The same set with the settings of its route.
-    pub(crate) fn set(self, settings: RouteSettings) -> Self {
+    pub(crate) fn with_settings(self, settings: RouteSettings) -> Self {
         let RouteSettings {
             cost,
             keeps,
@@ -407,12 +407,12 @@ impl LimitSet {
         let limit_set = limit_set.keeping(other.keeps);
         let mut limit_set = limit_set.refunding(self.refunds && other.refunds);
         limit_set.exempt = self.exempt && other.exempt;
-        // An answer that one of them does not trust is not read.
-        let settings = [self.reads_answers, other.reads_answers];
-        limit_set.reads_answers = settings
-            .into_iter()
-            .flatten()
-            .reduce(|one, other| one && other);
+        // An answer that one of them may not trust is read only if the throttle reads all.
+        limit_set.reads_answers = match (self.reads_answers, other.reads_answers) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            _ => None,
+        };
         limit_set
     }
 }
