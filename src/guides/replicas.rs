@@ -76,7 +76,7 @@
 //!
 //! - While the store is down they wait for its return, and then count as if the requests had ended at that time. What a
 //!   window of a quota owes is dropped once the window has ended. Corrections of at most 65,536 buckets wait, in about
-//!   10 MB. Those of further buckets are not made: the charges stand.
+//!   10 MB. Those of further buckets are not made: what was charged stands, without what was owed beyond it.
 //! - The corrections of a call that fails, as the one that finds the store down, may be lost. The process cannot know,
 //!   and never repeats them. A request that goes on gives back only what the store owes for certain, so that it takes
 //!   nothing from what others owe, and does not owe again what the store may owe. In the end its charge differs from
