@@ -85,7 +85,7 @@ impl Attempt<'_> {
         let reads_tokens = self.rules.estimator.reads_body();
         let models = self.rules.models.as_ref();
         let reads_price = models.is_some_and(|models| models.resolver.reads_price());
-        let known_cost = |limit: &Limit, cost: u64| {
+        let cost_before_body = |limit: &Limit, cost: u64| {
             if !is_certain && !limit.is_shared() {
                 return None;
             }
@@ -99,8 +99,8 @@ impl Attempt<'_> {
             }
         };
         let refuses = |readings: &_| {
-            is_refused(limit_set, known_cost, readings, self.arrived)
-                && !self.may_pass_degraded(limits, readings, known_cost)
+            is_refused(limit_set, cost_before_body, readings, self.arrived)
+                && !self.may_pass_degraded(limits, readings, cost_before_body)
         };
         let mut is_out = refuses(&readings);
         if is_out && self.has_ended_lost(self.arrived) {
@@ -120,14 +120,15 @@ impl Attempt<'_> {
         &self,
         limits: &RouteLimits,
         readings: &LimitReadings,
-        known_cost: impl Fn(&Limit, u64) -> Option<u64> + Copy,
+        cost_before_body: impl Fn(&Limit, u64) -> Option<u64> + Copy,
     ) -> bool {
         let Some(second) = &self.limits.limit_set.second else {
             return false;
         };
         let now = self.arrived;
         let pairs = limits.limit_set.enforced().zip(readings.as_slice());
-        let refusing = pairs.filter(|(bound, reading)| refuses(bound, reading, known_cost, now));
+        let refusing =
+            pairs.filter(|(bound, reading)| refuses(bound, reading, cost_before_body, now));
         // Limits that need the body may refuse for longer than these.
         let Some(choice) = second
             .scopes
@@ -142,20 +143,20 @@ impl Attempt<'_> {
         };
         let limit_set = &limits.limit_set;
         let readings = self.rules.limiter.peek(limit_set, self.demand, now);
-        !is_refused(limit_set, known_cost, &readings, now)
+        !is_refused(limit_set, cost_before_body, &readings, now)
     }
 }
 
 /// Returns whether one of the limits refuses a request by the cost that is known, and lets none wait.
 fn is_refused(
     limit_set: &LimitSet,
-    known_cost: impl Fn(&Limit, u64) -> Option<u64> + Copy,
+    cost_before_body: impl Fn(&Limit, u64) -> Option<u64> + Copy,
     readings: &LimitReadings,
     now: Nanos,
 ) -> bool {
     let mut pairs = limit_set.enforced().zip(readings.as_slice());
     pairs.any(|(bound, reading)| {
-        bound.limit.wait_policy.is_none() && refuses(bound, reading, known_cost, now)
+        bound.limit.wait_policy.is_none() && refuses(bound, reading, cost_before_body, now)
     })
 }
 
@@ -163,9 +164,9 @@ fn is_refused(
 fn refuses(
     bound: &BoundLimit,
     reading: &LimitReading,
-    known_cost: impl Fn(&Limit, u64) -> Option<u64>,
+    cost_before_body: impl Fn(&Limit, u64) -> Option<u64>,
     now: Nanos,
 ) -> bool {
-    let cost = known_cost(&bound.limit, reading.cost);
+    let cost = cost_before_body(&bound.limit, reading.cost);
     cost.is_some_and(|cost| bound.refusal(reading.state, now, cost).is_some())
 }

@@ -11,7 +11,7 @@
 //!   set, and the next set starts without any.
 //! - **Bounded.** Clients choose spellings and costs, but at most 1,024 combinations of declared routes are kept, as many
 //!   with undeclared ones, and as many of either at other costs. Further requests make their own, with the same result
-//!   in more time. Whoever invents costs takes no place of a spelling, nor the other way.
+//!   in more time. A client that invents costs takes no place of a combination.
 //!
 //! # Who may call it
 //!
@@ -28,7 +28,7 @@ use crate::route::undeclared::{BoundedMap, Sealed};
 /// Combinations of declared routes alone, which are as many as rules allow, stand apart from those with undeclared
 /// ones, of which clients invent as many as they like. Nothing is allocated before the first.
 ///
-/// Those at other costs stand apart again.
+/// Limits at other costs have sets of their own.
 #[derive(Debug, Default)]
 pub(super) struct CombinedLimits {
     declared: OnceLock<Set>,

@@ -1,6 +1,7 @@
 //! The class of a request by the model whose tokens it uses.
 
-/// The class of a request among the models whose tokens have a price or an estimate of their own. By default it is for none of them.
+/// The class of a request among the models whose tokens have a price or an estimate of their own. By default it is for
+/// none of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TokenClass(u32);
 

@@ -123,7 +123,7 @@ impl Estimate {
     /// - The longest name wins, as among [`Models`](crate::Models), which also tell how the name is found. The names of
     ///   both need not be the same.
     /// - A request for another model or for none has the weights for all, and so has one on a route whose requests have
-    ///   no models.
+    ///   no models. If the server has a default model, the weights for all have to be those of that model.
     /// - A request whose model was not read has the dearest of all weights: the fewest bytes of a token, and the most
     ///   tokens of an item and of an answer.
     /// - A request whose body was not read has no fewer tokens than an answer without a stated maximum, by the weights
