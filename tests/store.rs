@@ -12,10 +12,12 @@ use http_body_util::Empty;
 use tokio::time::{Instant, advance, sleep};
 use told::{Does, Told};
 use tower_throttle::{
-    Clients, InFlight, Limits, Quota, Rate, Rules, RulesError, ThrottleLayer, ThrottleLayerBuilder,
+    Clients, Decision, InFlight, Limits, Price, Prices, Quota, Rate, Rules, RulesError, Spend,
+    ThrottleLayer, ThrottleLayerBuilder, Usage,
     body::ResponseBody,
     decision::DecisionIn,
     store::{Correction, OnOutage, Store},
+    usage::Estimate,
 };
 
 #[expect(clippy::disallowed_methods, reason = "paused time")]
@@ -530,13 +532,13 @@ async fn model_tokens_are_settled_in_the_store() {
         let tokens = Limits::new().tokens(Rate::per_hour(1).burst(100));
         Rules::new()
             .route("GET /", tokens)
-            .estimate(tower_throttle::usage::Estimate::fixed(30))
+            .estimate(Estimate::fixed(30))
     };
     let (one, two) = (layer(rules(), &store), layer(rules(), &store));
     let used = |layer: &ThrottleLayer, used: u64| {
         use tower::{Layer, ServiceExt};
         let serve = tower::service_fn(move |request: Request<()>| async move {
-            let usage = request.extensions().get::<tower_throttle::Usage>().cloned();
+            let usage = request.extensions().get::<Usage>().cloned();
             usage.expect("tokens are limited").settle(used);
             Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
         });
@@ -580,7 +582,7 @@ async fn ask_and_hold(
     use tower::{Layer, ServiceExt};
     let serve = |request: Request<()>| async move {
         let mut answer = http::Response::new(Empty::<bytes::Bytes>::new());
-        let usage = request.extensions().get::<tower_throttle::Usage>().cloned();
+        let usage = request.extensions().get::<Usage>().cloned();
         let usage = usage.expect("tokens are limited");
         answer.extensions_mut().insert(usage);
         Ok::<_, std::convert::Infallible>(answer)
@@ -592,18 +594,77 @@ async fn ask_and_hold(
     answer.unwrap_or_else(|never| match never {})
 }
 
+/// Returns the units of a total's only limit that are used, once one more request of ten tokens was admitted.
+async fn used_of_total(layer: &ThrottleLayer) -> u64 {
+    let answer = ask_and_hold(layer, 10).await;
+    let decision = answer.extensions().get::<Decision>();
+    let mut limits = decision.expect("a decision").limits();
+    let limit = limits.next().expect("a limit");
+    limit.burst() - limit.remaining() - limit.cost()
+}
+
+fn usage(answer: &http::Response<ResponseBody<Empty<bytes::Bytes>>>) -> &Usage {
+    answer.extensions().get().expect("tokens are limited")
+}
+
+/// R25: units that came back while the call that owed them was under way took from what others owe, where it failed.
+#[tokio::test(start_paused = true)]
+async fn units_whose_debt_is_under_way_come_back_only_if_it_arrives() {
+    let wait = Duration::from_millis(50);
+    for does in [Does::Late(wait), Does::FailsLate(wait)] {
+        let store = Told::new();
+        let tokens = Limits::new().tokens(Rate::per_hour(1).burst(10_000));
+        let rules = Rules::new()
+            .total(tokens)
+            .estimate(Estimate::by_header("x-tokens"));
+        let layer = layer(rules, &store);
+        let (one, other) = (
+            ask_and_hold(&layer, 100).await,
+            ask_and_hold(&layer, 300).await,
+        );
+        store.does(does);
+        assert!(usage(&one).add(250));
+        sleep(Duration::from_millis(1)).await;
+        assert!(usage(&one).settle(60));
+        sleep(wait).await;
+        store.does(Does::Answers);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(used_of_total(&layer).await, 360, "{does:?}");
+        drop((one, other));
+    }
+}
+
+/// R25: what was owed in an outage is owed to the window in which it was used, and not to the next.
+#[tokio::test(start_paused = true)]
+async fn what_an_outage_holds_back_is_of_its_own_window() {
+    let store = Told::new();
+    let rules = Rules::new()
+        .total(Limits::new().spend(Spend::per_day("0.01")))
+        .prices(Prices::new().otherwise(Price::new().input("1").output("1")))
+        .estimate(Estimate::by_header("x-tokens"));
+    let layer = build(builder(rules, &store).on_outage(OnOutage::Refuse));
+    let answer = ask_and_hold(&layer, 100).await;
+    store.does(Does::Fails);
+    drop(ask_and_hold(&layer, 10).await);
+    assert!(usage(&answer).add(250));
+    advance(Duration::from_secs(86_400)).await;
+    store.does(Does::Answers);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(used_of_total(&layer).await, 0, "another day");
+}
+
 /// R20, over a store: such a request's correction had the bucket refilled by the rate that it was admitted by.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_settled_after_a_reload_brings_no_faster_rate_back() {
     let store = Told::new();
     let rules = |rate: u64| {
         let tokens = Limits::new().tokens(Rate::per_second(rate).burst(100));
-        let estimate = tower_throttle::usage::Estimate::by_header("x-tokens").exact();
+        let estimate = Estimate::by_header("x-tokens").exact();
         Rules::new().total(tokens).estimate(estimate)
     };
     let layer = layer(rules(1_000), &store);
     let held = ask_and_hold(&layer, 10).await;
-    let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
+    let usage: &Usage = held.extensions().get().expect("an account");
     let reloaded = layer.handle().reload(rules(1));
     reloaded.expect("rules that hold together");
     assert_eq!(ask_and_hold(&layer, 90).await.status(), OK);
@@ -633,7 +694,7 @@ async fn a_request_that_is_settled_after_a_reload_brings_its_rate_to_no_other_li
     let rules = |scoped: Scoped, (one, other): (u64, u64)| {
         let rate = |count| Rate::per_second(count).burst(100);
         let tokens = Limits::new().tokens(rate(one)).tokens(rate(other));
-        scoped(tokens).estimate(tower_throttle::usage::Estimate::by_header("x-tokens").exact())
+        scoped(tokens).estimate(Estimate::by_header("x-tokens").exact())
     };
     // (the rates before, those after, and what is left of both then)
     let changes = [
@@ -649,7 +710,7 @@ async fn a_request_that_is_settled_after_a_reload_brings_its_rate_to_no_other_li
         let store = Told::new();
         let layer = layer(rules(scoped, before), &store);
         let held = ask_and_hold(&layer, 10).await;
-        let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
+        let usage: &Usage = held.extensions().get().expect("an account");
         let reloaded = layer.handle().reload(rules(scoped, after));
         reloaded.expect("rules that hold together");
         assert_eq!(ask_and_hold(&layer, 90).await.status(), OK);
@@ -657,7 +718,7 @@ async fn a_request_that_is_settled_after_a_reload_brings_its_rate_to_no_other_li
         // One comes back, as many as the rate says are refilled, and one is taken.
         sleep(Duration::from_secs(1)).await;
         let answer = ask_and_hold(&layer, 1).await;
-        let decision = answer.extensions().get::<tower_throttle::Decision>();
+        let decision = answer.extensions().get::<Decision>();
         let limits = decision.expect("a decision").limits();
         let told: Vec<_> = limits.map(|limit| limit.remaining()).collect();
         assert_eq!(told, left, "from {before:?} to {after:?} a second");
@@ -704,7 +765,7 @@ async fn each_limit_in_the_store_is_charged_with_what_was_settled() {
         // Requests do not wait for corrections.
         sleep(Duration::from_millis(300)).await;
         let probe = ask().await.unwrap_or_else(|never| match never {});
-        let decision = probe.extensions().get::<tower_throttle::Decision>();
+        let decision = probe.extensions().get::<Decision>();
         let limits = decision.expect("a decision").limits();
         let told: Vec<_> = limits
             .map(|limit| match probe.status() {
@@ -737,7 +798,7 @@ async fn what_a_request_of_two_routes_has_used_is_settled_in_the_store() {
         let request = Request::put(CALL).body(()).expect("a request");
         let answer = layer(rules, &store).layer(serve).oneshot(request).await;
         let answer = answer.unwrap_or_else(|never| match never {});
-        let decision = answer.extensions().get::<tower_throttle::Decision>();
+        let decision = answer.extensions().get::<Decision>();
         let limits = decision.expect("a decision").limits();
         let before: Vec<_> = limits
             .map(|limit| limit.remaining() + limit.cost())
@@ -756,7 +817,7 @@ async fn a_cost_above_what_a_bucket_holds_is_no_question() {
     let store = Told::new();
     let rules = Rules::new()
         .route("GET /", Limits::new().tokens(Rate::per_hour(1).burst(10)))
-        .estimate(tower_throttle::usage::Estimate::fixed(11).exact());
+        .estimate(Estimate::fixed(11).exact());
     let refused = replica(rules, &store).get("/").await;
     assert_eq!((refused.status, refused.wait()), (REFUSED, None));
     assert_eq!(store.calls(), 0);
@@ -1266,7 +1327,7 @@ async fn what_a_largest_request_is_set_for_is_remembered_like_any_limit() {
         };
         let rules = Rules::new()
             .route("GET /", tokens)
-            .estimate(tower_throttle::usage::Estimate::fixed(5));
+            .estimate(Estimate::fixed(5));
         let client = replica(rules, &store);
         for _ in 0..2 {
             assert_eq!(client.get("/").await.status, OK, "{most:?}");
@@ -1284,7 +1345,7 @@ async fn what_a_largest_request_is_set_for_is_remembered_like_any_limit() {
 async fn a_route_that_is_entered_after_a_reload_is_corrected_in_its_present_terms() {
     let rules = |rate: u64, undeclared: tower_throttle::rules::Undeclared| {
         let tokens = Limits::new().tokens(Rate::per_second(rate).burst(100));
-        let estimate = tower_throttle::usage::Estimate::by_header("x-tokens").exact();
+        let estimate = Estimate::by_header("x-tokens").exact();
         Rules::new()
             .default_route(tokens)
             .undeclared(undeclared)
@@ -1297,7 +1358,7 @@ async fn a_route_that_is_entered_after_a_reload_is_corrected_in_its_present_term
             &store,
         );
         let held = ask_and_hold(&layer, 10).await;
-        let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
+        let usage: &Usage = held.extensions().get().expect("an account");
         if !direct {
             layer
                 .handle()
@@ -1324,13 +1385,13 @@ async fn a_route_that_is_entered_after_a_reload_is_corrected_in_its_present_term
 async fn a_route_that_a_key_has_become_is_corrected_in_its_present_terms() {
     use tower::ServiceExt;
     let tokens = |rate: u64| Limits::new().tokens(Rate::per_second(rate).burst(100));
-    let estimate = || tower_throttle::usage::Estimate::by_header("x-tokens").exact();
+    let estimate = || Estimate::by_header("x-tokens").exact();
     let before = Rules::new().default_route(tokens(1));
     let before = before.route("GET /", tokens(1_000)).estimate(estimate());
     let after = Rules::new().default_route(tokens(1)).estimate(estimate());
     let store = Told::new();
     let layer = layer(before, &store);
-    let serve = |usage: axum::extract::Extension<tower_throttle::Usage>| async move {
+    let serve = |usage: axum::extract::Extension<Usage>| async move {
         let mut answer = axum::response::Response::new(axum::body::Body::empty());
         answer.extensions_mut().insert(usage.0);
         answer
@@ -1344,7 +1405,7 @@ async fn a_route_that_a_key_has_become_is_corrected_in_its_present_terms() {
         app.clone().oneshot(request)
     };
     let held = ask(10).await.expect("an answer");
-    let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
+    let usage: &Usage = held.extensions().get().expect("an account");
     layer.handle().reload(after).expect("rules");
     assert_eq!(ask(90).await.expect("an answer").status(), OK);
     usage.settle(11);

@@ -27,6 +27,8 @@ pub(crate) enum Does {
     Unevenly(u64, u64),
     /// Nothing, and says so.
     Fails,
+    /// Nothing, and says so after so long.
+    FailsLate(Duration),
     /// Nothing to these buckets, and says so.
     FailsHere,
 }
@@ -100,6 +102,10 @@ impl Told {
                     answer
                 })
             }
+            Does::FailsLate(wait) => Box::pin(async move {
+                sleep(wait).await;
+                Err(StoreError::unavailable("told to fail"))
+            }),
             Does::Fails => Box::pin(async { Err(StoreError::unavailable("told to fail")) }),
             Does::FailsHere => Box::pin(async { Err(StoreError::bucket("told to fail")) }),
         }
