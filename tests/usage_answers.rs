@@ -183,6 +183,7 @@ async fn an_answer_is_charged_with_its_report_or_with_what_was_sent() {
         ("a coding that is none", Case::new(JSON, [whole.clone()]).encoded("identity"), 7, Nothing),
         ("plain text", Case::new("text/plain", ["x".repeat(4_000)]), RESERVED, Encoding),
         ("events that are no JSON", Case::new(EVENTS, [format!("data: {}\n\n", "text".repeat(100))]), 100, Malformed),
+        ("an input that was told beside no JSON", Case::new(EVENTS, ["data: ping\n\n".to_owned(), start(200), long()]), 200 + 5 + 101, Malformed),
         ("another page", Case::new(JSON, [html]), RESERVED, Malformed),
         ("a part of JSON", Case::new(JSON, [whole[..9].to_owned()]).with_status(StatusCode::PARTIAL_CONTENT), RESERVED, Malformed),
         ("an answer that is cut", Case::new(JSON, [format!("{{\"content\":\"{}", "text".repeat(100)), "\"}".to_owned()]).cut_after(1), 100, Cut),
