@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ FEW, MANY = 16, 256
 # Seconds up to which a test has its turn. One with many cases that takes no longer than the first has no turn with few.
 CLASSES = [0.02, 0.2, 2, float("inf")]
 
-# Those of the first stage: what it leaves is soon found by quick tests of other binaries, if at all.
+# Quick ones have their turn with all mutants before slow ones have theirs.
 QUICK = CLASSES[1]
 
 # Bytes that the tests of a mutant may write to: one that never ends takes all there is.
@@ -64,10 +65,11 @@ class Test(NamedTuple):
     # The functions that it enters.
     reached: frozenset
 
-    def turn(self, near: str) -> tuple:
-        """Its turn: quick units beside the mutant first, then shorter ones."""
-        is_far = self.binary != "lib" or not self.name.startswith(near) or self.seconds > QUICK
-        return is_far, next(number for number, most in enumerate(CLASSES) if self.seconds <= most)
+    def turn(self, near: str, noticing: Counter) -> tuple:
+        """Its turn: units beside the mutant first, then tests that have noticed others in this file, then shorter ones."""
+        is_near = self.binary == "lib" and self.name.startswith(near) and self.seconds <= QUICK
+        far = 0 if is_near else 1 if noticing[self.binary, self.name] and self.seconds <= CLASSES[2] else 2
+        return far, next(number for number, most in enumerate(CLASSES) if self.seconds <= most)
 
 
 class Unbuilt(Exception):
@@ -80,6 +82,8 @@ class Tree:
     def __init__(self):
         self.path = HOME / "tree"
         self.binaries = {}
+        # By file: how often a test has noticed a mutant.
+        self.noticing = defaultdict(Counter)
         self.running, self.is_stopped = set(), False
 
     # ---- Building
@@ -101,13 +105,13 @@ class Tree:
                 path.write_bytes(content)
                 shutil.copymode(ROOT / name, path)
 
-    def cargo(self, command: str, binaries: list, target: str = "target", **environment) -> None:
+    def cargo(self, command: str, binaries: list, **environment) -> None:
         """Builds binaries, those of loom or others, and keeps where they are."""
         is_loom = binaries == ["loom"]
         targets = ["--lib" if name in ("lib", "loom") else f"--test={name}" for name in sorted(binaries)]
         profile = ["--release"] if is_loom else ["--profile=mutants", f"--features={FEATURES}"]
         environment = os.environ | ENVIRONMENT | environment
-        environment["CARGO_TARGET_DIR"] = f"{HOME}/{target}{'-loom' * is_loom}"
+        environment["CARGO_TARGET_DIR"] = f"{HOME}/target{'-loom' * is_loom}"
         environment["RUSTFLAGS"] = "--cap-lints=allow" + " --cfg throttle_loom" * is_loom
         options = {"cwd": self.path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         # Dependencies are built once and run often.
@@ -239,13 +243,15 @@ class Tree:
     def look(self, mutant: dict, number: int, tests: list, patience: int = 5) -> str | None:
         """The first test that notices a mutant."""
         near = "::".join(Path(mutant["file"]).with_suffix("").parts[1:]).removesuffix("::mod") + "::"
-        tests = sorted(tests, key=lambda test: (test.turn(near), test.binary, test.cases))
-        for (_, binary, cases), group in itertools.groupby(tests, lambda test: (test.turn(near), test.binary, test.cases)):
-            group = list(group)
+        noticing = self.noticing[mutant["file"]]
+        turns = sorted((test.turn(near, noticing), test.binary, test.cases, test) for test in tests)
+        for (_, binary, cases), group in itertools.groupby(turns, lambda it: it[:3]):
+            group = [test for *_, test in group]
             limit = 10 + patience * sum(test.seconds for test in group)
             passes, said = self.run(binary, [test.name for test in group], cases, limit, MUTANT=str(number))
             if not passes:
                 last = re.findall(r"^test (\S+) ", "".join(said), re.MULTILINE)[-1:]
+                noticing.update((binary, name) for name in last)
                 return " ".join([f"caught by {binary}", *last]) + ", which never ended" * (passes is None)
         return None
 
@@ -253,7 +259,7 @@ class Tree:
         """The first test that notices a mutant that is built alone."""
         self.write({mutant["file"]: text})
         try:
-            self.cargo("test --no-run", binaries, "target-alone", CARGO_INCREMENTAL="1")
+            self.cargo("test --no-run", binaries, CARGO_INCREMENTAL="1")
         except Unbuilt:
             return "does not compile"
         return self.look(mutant, 0, tests, patience=50)
