@@ -90,3 +90,15 @@ impl From<u64> for InFlight {
         Self::new(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_that_is_handed_down_has_no_name() {
+        let cap = InFlight::new(3).shadow().named("slots");
+        assert_eq!(cap.name(), Some("slots"));
+        assert_eq!(cap.unnamed(), InFlight::new(3).shadow());
+    }
+}

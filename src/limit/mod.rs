@@ -380,3 +380,6 @@ impl Limit {
         matches!(self.scope, Scope::Total | Scope::Route | Scope::Model)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,6 +199,18 @@ mod tests {
     }
 
     #[test]
+    fn zeros_at_the_end_are_no_digits_and_36_places_are_the_most() {
+        let count = |text: &str| Decimal::parse(text).map(|decimal| (decimal.count, decimal.parts));
+        let most = 10_u128.pow(MOST_PLACES);
+        assert_eq!(count(&format!("1{}e-38", "0".repeat(38))), Some((1, 1)));
+        assert_eq!(count("1e-36"), Some((1, most)));
+        assert_eq!(count("1e-37"), None);
+        assert_eq!(count("10e-37"), Some((1, most)));
+        assert_eq!(count(&u128::MAX.to_string()), Some((u128::MAX, 1)));
+        assert_eq!(count("1e38"), Some((10_u128.pow(38), 1)));
+    }
+
+    #[test]
     fn numbers_as_tools_print_them_are_the_fractions_that_were_meant() {
         let second = Duration::from_secs(1);
         // (text, how many in how many seconds)

@@ -115,4 +115,15 @@ mod tests {
         assert_eq!(most.total(), u64::MAX);
         assert_eq!(most.plus(one).input, u64::MAX);
     }
+
+    #[test]
+    fn tokens_of_the_input_are_those_that_were_counted_as_such() {
+        let new = TokenUsage::new;
+        for usage in [new().input(1), new().cached_input(1), new().cache_write(1)] {
+            assert!(usage.has_input(), "{usage:?}");
+        }
+        for usage in [new(), new().output(1), TokenUsage::undivided(1)] {
+            assert!(!usage.has_input(), "{usage:?}");
+        }
+    }
 }
