@@ -23,7 +23,7 @@ use tonic_health::{
     server::{HealthReporter, health_reporter},
 };
 use tower::{Layer, Service};
-use tower_throttle::{Rate, Rules};
+use tower_throttle::{Limits, Rate, Rules};
 
 use support::{client, hourly, throttle, values};
 
@@ -199,6 +199,20 @@ async fn a_closed_method_is_refused_without_a_time_to_come_back() {
             .all(|any| !any.type_url.ends_with("RetryInfo")),
         "{status:?}"
     );
+}
+
+#[tokio::test]
+async fn a_call_that_finds_no_slot_is_told_that_the_server_is_busy() {
+    let rules = Rules::new().total(Limits::new().in_flight(1));
+    let (address, _reporter) = throttled(rules).await;
+    let stream = connect(address).await.watch(whole_server()).await;
+    let stream = stream.expect("the slot is free");
+    let refusal = connect(address).await.check(whole_server()).await;
+    let refusal = refusal.expect_err("the stream has the slot");
+    assert_eq!(refusal.code(), Code::Unavailable);
+    let status = rpc::Status::decode(refusal.details()).expect("a google.rpc.Status");
+    assert_eq!(status.code, 14, "{status:?}");
+    drop(stream);
 }
 
 #[tokio::test]

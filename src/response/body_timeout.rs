@@ -65,3 +65,49 @@ impl BodyTimeout {
         Answer::new(answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    /// The status, the connection field, the wait and the length of the body.
+    fn answer(
+        timeout: BodyTimeout,
+        method: &str,
+        version: Version,
+    ) -> (u16, Option<HeaderValue>, Option<HeaderValue>, usize) {
+        let request = Request::builder().method(method).version(version).body(());
+        let (request, ()) = request.expect("a request").into_parts();
+        let mut data = Bytes::new();
+        let response = timeout
+            .answer(&request)
+            .respond(|body| data = body.into_data());
+        let field = |name| response.headers().get(name).cloned();
+        let (connection, wait) = (field(CONNECTION), field(RETRY_AFTER));
+        (response.status().as_u16(), connection, wait, data.len())
+    }
+
+    #[test]
+    fn an_answer_closes_a_connection_of_http_1_and_has_no_body_for_head() {
+        let (close, second) = (
+            HeaderValue::from_static("close"),
+            HeaderValue::from_static("1"),
+        );
+        let (late, full) = (BodyTimeout::Body, BodyTimeout::Room);
+        let [http_1, http_2] = [Version::HTTP_11, Version::HTTP_2];
+        for (timeout, method, version, status, connection, wait, has_body) in [
+            (late, "POST", http_1, 408, Some(&close), None, true),
+            (late, "HEAD", http_1, 408, Some(&close), None, false),
+            (late, "POST", http_2, 408, None, None, true),
+            (full, "POST", http_1, 503, None, Some(&second), true),
+            (full, "HEAD", http_2, 503, None, Some(&second), false),
+        ] {
+            let told = answer(timeout, method, version);
+            let context = format!("{timeout:?} {method} {version:?}: {told:?}");
+            assert_eq!((told.0, told.1.as_ref()), (status, connection), "{context}");
+            assert_eq!((told.2.as_ref(), told.3 > 0), (wait, has_body), "{context}");
+        }
+    }
+}

@@ -302,6 +302,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::nanos,
         limit::{
             LimitSettings, Scope, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate,
         },
@@ -393,9 +394,22 @@ mod tests {
             for (rule, used, cost, spread, now) in refusals {
                 let Rule { templates, .. } = &rules[rule];
                 let denial = rules[rule].denial(used, cost, spread * 700_000_000, now * 250_000_000);
+                let written = told(&templates.problem(&denial));
+                let mut is_kept = false;
                 for _ in 0..3 {
+                    // As most refusals have it, without a denial.
+                    let found = denial.only().zip(denial.retry_after()).and_then(|(limit, wait)| {
+                        let others = denial.limits().enumerate().filter(|(index, _)| *index != limit);
+                        let others = others.map(|(_, status)| (status.limit(), status.balance()));
+                        kept.find(templates, limit, nanos(wait), others)
+                    });
+                    prop_assert!(found.is_some() || !is_kept || denial.retry_after().is_none());
+                    if let Some(answer) = found {
+                        prop_assert_eq!(&told(&copied(answer)), &written);
+                    }
                     if let Some(answer) = kept.get(&denial, templates) {
-                        prop_assert_eq!(told(&copied(answer)), told(&templates.problem(&denial)));
+                        prop_assert_eq!(&told(&copied(answer)), &written);
+                        is_kept = true;
                     }
                 }
             }

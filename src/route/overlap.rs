@@ -336,4 +336,22 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn keys_of_other_methods_do_not_meet_and_head_beats_get() {
+        let key = |key: &str| key.parse::<RouteKey>().expect("a key");
+        for (one, other, meets, beats) in [
+            ("GET /a", "POST /a", false, false),
+            ("GET /a", "GET /b", false, false),
+            ("HEAD /a", "GET /a", true, true),
+            ("GET /a", "HEAD /a", true, false),
+            ("GET /a", "ANY /a", true, true),
+            ("ANY /a", "GET /a", true, false),
+            ("ANY /a", "ANY /b", false, false),
+            ("PUT /a", "GET /a", false, false),
+        ] {
+            assert_eq!(key(one).meets(&key(other)), meets, "{one}, {other}");
+            assert_eq!(key(one).beats(&key(other)), beats, "{one}, {other}");
+        }
+    }
 }

@@ -443,6 +443,8 @@ fn take(place: &mut Option<usize>, value: usize) -> Result<(), usize> {
 
 #[cfg(test)]
 mod tests {
+    use http::Extensions;
+
     use super::*;
 
     #[test]
@@ -475,6 +477,50 @@ mod tests {
             }
             let are_few = matches!(strings, Strings::Few(_));
             assert_eq!(are_few, count < Strings::<usize>::FEW);
+        }
+    }
+
+    fn table(keys: &[&'static str]) -> Table<&'static str> {
+        let mut table = Table::new();
+        for key in keys {
+            let parsed = key.parse().expect("a route key");
+            table.insert(&parsed, *key).expect("a new key");
+        }
+        table
+    }
+
+    #[test]
+    fn a_literal_path_of_several_readings_is_not_decided_by_its_key_alone() {
+        let none = Extensions::new();
+        let table = table(&["GET /a", "GET /b//c"]);
+        let plain = |path| {
+            let found = table.plain(&Head::alone(&Method::GET, path, &none));
+            found.map(|route| *route.value)
+        };
+        assert_eq!(plain("/a"), Some("GET /a"));
+        assert_eq!(plain("/b//c"), None);
+    }
+
+    #[test]
+    fn a_slash_more_or_less_leads_to_a_key_only_if_it_is_more_specific() {
+        let none = Extensions::new();
+        let cases: [(&[&str], &str, Option<&str>); 7] = [
+            (&["GET /a/{id}", "GET /a/b/"], "/a/b", Some("GET /a/b/")),
+            (&["GET /a/{id}/", "GET /a/b"], "/a/b/", Some("GET /a/b")),
+            (&["GET /a/b", "GET /a/{id}/"], "/a/b", None),
+            (
+                &["GET /a/{id}", "GET /a/{id}:run/"],
+                "/a/b:run",
+                Some("GET /a/{id}:run/"),
+            ),
+            (&["GET /a/{id}:run", "GET /a/{id}/"], "/a/b:run", None),
+            (&["GET /a/{id}", "GET /{any}/b/"], "/a/b", None),
+            (&["GET /a/b/"], "/a/b", Some("GET /a/b/")),
+        ];
+        for (keys, path, expected) in cases {
+            let table = table(keys);
+            let found = table.of_other_end(&Head::alone(&Method::GET, path, &none));
+            assert_eq!(found.copied(), expected, "{keys:?}, {path}");
         }
     }
 }
