@@ -836,4 +836,66 @@ mod tests {
         });
         assert_eq!(bucket.held(), 0);
     }
+
+    #[test]
+    fn a_closed_bucket_tells_what_its_heirs_admit_and_when_nothing_is_left_of_it() {
+        let meter = Meter::of_rate(&Rate::new(1, Duration::from_nanos(10)).burst(9));
+        let meter = meter.expect("open");
+        let version = 1;
+        let since = 0;
+        let bucket = || {
+            let step = MeterStep {
+                version,
+                since,
+                meter,
+            };
+            (
+                Arc::new(Bucket::full(version)),
+                MeterHistory::new(Some(step)),
+            )
+        };
+        let [(first, of_first), (second, of_second), (third, of_third)] =
+            [bucket(), bucket(), bucket()];
+        let inherit =
+            |heir: (&Arc<Bucket>, &MeterHistory), from: (&Arc<Bucket>, &MeterHistory), now| {
+                let heir = Successor {
+                    bucket: heir.0,
+                    history: heir.1,
+                    version,
+                    meter: Some(meter),
+                };
+                let source = Source {
+                    bucket: from.0,
+                    history: from.1,
+                    meter: Some(meter),
+                };
+                heir.inherit(&[source], || now, false);
+            };
+        let owed = |state| Some(meter.owe(state, 0, 5));
+        (first.step(first.load(), version, &of_first, owed)).expect("open");
+        assert_eq!(first.remaining_late(0), None, "it is open");
+        first.retire(&of_first);
+        inherit((&second, &of_second), (&first, &of_first), 10);
+        assert_eq!(first.remaining_late(10), Some(5));
+        assert_eq!(first.remaining_late(30), Some(7));
+        assert!(!first.is_spent(40), "one unit is in use");
+        assert!(first.is_spent(50));
+        let request = Arc::clone(&first);
+        assert!(!first.is_spent(50), "a request has it");
+        inherit((&third, &of_third), (&second, &of_second), 30);
+        drop(request);
+        assert_eq!(
+            first.remaining_late(30),
+            Some(7),
+            "of the heir that is open"
+        );
+        assert_eq!(second.remaining_late(30), Some(7));
+        drop(third);
+        assert_eq!(
+            first.remaining_late(30),
+            Some(0),
+            "nobody is there to admit"
+        );
+        assert!(first.is_spent(50));
+    }
 }
