@@ -240,14 +240,14 @@ class Tree:
         # One that takes as long with few cases is no property.
         return rows[-1:] if rows[0][2] < 1.2 * rows[-1][2] else rows
 
-    def look(self, mutant: dict, number: int, tests: list, patience: int = 5) -> str | None:
+    def look(self, mutant: dict, number: int, tests: list) -> str | None:
         """The first test that notices a mutant."""
         near = "::".join(Path(mutant["file"]).with_suffix("").parts[1:]).removesuffix("::mod") + "::"
         noticing = self.noticing[mutant["file"]]
         turns = sorted((test.turn(near, noticing), test.binary, test.cases, test) for test in tests)
         for (_, binary, cases), group in itertools.groupby(turns, lambda it: it[:3]):
             group = [test for *_, test in group]
-            limit = 10 + patience * sum(test.seconds for test in group)
+            limit = 10 + 5 * sum(test.seconds for test in group)
             passes, said = self.run(binary, [test.name for test in group], cases, limit, MUTANT=str(number))
             if not passes:
                 last = re.findall(r"^test (\S+) ", "".join(said), re.MULTILINE)[-1:]
@@ -262,7 +262,7 @@ class Tree:
             self.cargo("test --no-run", binaries, CARGO_INCREMENTAL="1")
         except Unbuilt:
             return "does not compile"
-        return self.look(mutant, 0, tests, patience=50)
+        return self.look(mutant, 0, tests)
 
 
 def kill(group: int) -> None:
