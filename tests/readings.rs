@@ -295,6 +295,17 @@ async fn connect_with_a_path_is_charged_to_the_key_of_get_and_to_any() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_of_connect_takes_no_request_of_get_however_its_path_is_spelled() {
+    for path in ["/ws", "//ws"] {
+        let rules = Rules::new()
+            .route("GET /ws", hourly(2))
+            .route("CONNECT /ws", hourly(3));
+        let app = Router::new().fallback(any(ok)).layer(throttle(rules));
+        assert_eq!(admitted(&app, 20, "GET", path).await, 2, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn connect_with_a_path_is_charged_to_a_plans_route_for_get() {
     for (keys, passed) in [
         (&["GET /ws"][..], 0),
