@@ -66,7 +66,7 @@ class Test(NamedTuple):
     reached: frozenset
 
     def turn(self, near: str, noticing: Counter) -> tuple:
-        """Its turn: units beside the mutant first, then tests that have noticed others in this file, then shorter ones."""
+        """Its turn: units beside the mutant, then tests that have noticed others in this file, then shorter ones."""
         is_near = self.binary == "lib" and self.name.startswith(near) and self.seconds <= QUICK
         far = 0 if is_near else 1 if noticing[self.binary, self.name] and self.seconds <= CLASSES[2] else 2
         return far, next(number for number, most in enumerate(CLASSES) if self.seconds <= most)

@@ -201,7 +201,8 @@ class Schemata:
                         blamed |= arms or set(it.mutants)
         if not blamed:
             # A function that others need as a constant.
-            named = {name for error in errors for name in re.findall(r"non-const [\w ]+ `(?:.*::)?(\w+)", error["message"])}
+            said = "\n".join(error["message"] for error in errors)
+            named = set(re.findall(r"non-const [\w ]+ `(?:.*::)?(\w+)", said))
             blamed = {mutant for _, it in self.functions if it.const and it.name in named for mutant in it.mutants}
         if is_loom:
             blamed -= self.not_for_loom
