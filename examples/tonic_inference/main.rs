@@ -4,6 +4,9 @@
 //! cargo run --example tonic_inference
 //! ```
 //!
+//! Model tokens are limited as well. A call reserves an estimate, and its handler settles it: no layer can read the
+//! usage in a message of gRPC.
+//!
 //! A gRPC call is a `POST` to `/package.Service/Method`, so a route key names one method. What is
 //! refused gets a gRPC answer: the status `RESOURCE_EXHAUSTED`, in trailers only, with the wait in
 //! its details.
@@ -30,7 +33,9 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use tower_throttle::{InFlight, Limits, Rules, ThrottleLayer, rules::Undeclared};
+use tower_throttle::rules::Undeclared;
+use tower_throttle::usage::{Estimate, TokenUsage};
+use tower_throttle::{InFlight, Limits, Rules, ThrottleLayer, Usage};
 
 use crate::host::{asked_to_end, listen, tell, variable};
 use crate::inference_v1::{
@@ -52,19 +57,56 @@ fn rules() -> Rules {
     Rules::new()
         .route(
             "POST /inference.v1.Inference/Generate",
-            per_minute(60).burst(10).named("chat"),
+            Limits::new()
+                .rate(per_minute(60).burst(10).named("chat"))
+                .tokens(per_minute(6_000).burst(2_000).named("tokens")),
         )
         .route(
             "POST /inference.v1.Inference/GenerateStream",
             // A stream holds its slot until it has ended, however slowly it is read.
             Limits::new()
                 .rate(per_minute(60).burst(10).named("stream"))
+                .tokens(per_minute(6_000).burst(2_000).named("stream_tokens"))
                 .in_flight(InFlight::new(8).named("streams")),
         )
         .route("POST /grpc.health.v1.Health/Check", Limits::exempt())
         // Everything else, unknown methods included, shares one bucket.
         .default_route(per_second(10).burst(20))
         .undeclared(Undeclared::Shared)
+        .estimate(Estimate::fixed(256))
+}
+
+/// The account of a call's model tokens, if a limit counts them.
+struct Account(Option<Usage>);
+
+impl Account {
+    /// Takes the account from the extensions, where the throttle has left it.
+    fn of<T>(call: &Request<T>) -> Self {
+        Self(call.extensions().get::<Usage>().cloned())
+    }
+
+    /// Settles a call that no model works for at nothing.
+    fn served<T>(&self, call: Result<T, Status>) -> Result<T, Status> {
+        if let (Some(account), Err(_)) = (&self.0, &call) {
+            account.settle(0);
+        }
+        call
+    }
+
+    /// Counts a token as it is sent: a client that goes away pays for what it got.
+    fn count_one(&self) {
+        if let Some(account) = &self.0 {
+            account.add_tokens(TokenUsage::new().output(1));
+        }
+    }
+
+    /// Settles a call at what the model has counted.
+    fn settle(&self, usage: model::Usage) {
+        if let Some(account) = &self.0 {
+            let input = TokenUsage::new().input(usage.prompt_tokens as u64);
+            account.settle_tokens(input.output(usage.completion_tokens as u64));
+        }
+    }
 }
 
 /// The service that the model stands behind.
@@ -79,10 +121,13 @@ impl Inference for NgramInference {
         &self,
         request: Request<GenerateRequest>,
     ) -> Result<Response<GenerateResponse>, Status> {
-        let events = model::stream(self.model.clone(), request.into_inner().try_into()?);
+        let account = Account::of(&request);
+        let prompt = account.served(request.into_inner().try_into())?;
+        let events = model::stream(self.model.clone(), prompt);
         let completion = model::collect(events)
             .await
             .ok_or_else(|| Status::internal("the model broke down before it had finished"))?;
+        account.settle(completion.usage);
         Ok(Response::new(GenerateResponse {
             text: completion.text,
             finish_reason: FinishReason::from(completion.finish).into(),
@@ -94,18 +139,24 @@ impl Inference for NgramInference {
         &self,
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStreamStream>, Status> {
-        let events = model::stream(self.model.clone(), request.into_inner().try_into()?);
+        let account = Account::of(&request);
+        let prompt = account.served(request.into_inner().try_into())?;
+        let events = model::stream(self.model.clone(), prompt);
         let mut last = GenerateChunk::default();
         let chunks = ReceiverStream::new(events).filter_map(move |event| match event {
-            Event::Text(text) => Some(Ok(GenerateChunk {
-                text,
-                ..GenerateChunk::default()
-            })),
+            Event::Text(text) => {
+                account.count_one();
+                Some(Ok(GenerateChunk {
+                    text,
+                    ..GenerateChunk::default()
+                }))
+            }
             Event::Finished(finish) => {
                 last.set_finish_reason(finish.into());
                 None
             }
             Event::Usage(usage) => {
+                account.settle(usage);
                 last.usage = Some(usage.into());
                 Some(Ok(std::mem::take(&mut last)))
             }

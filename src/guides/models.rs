@@ -147,7 +147,30 @@
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```
 //!
-//! A gRPC handler [settles](crate::Usage::settle_tokens) its usage itself. If a handler [keeps](crate::body::Hold) its
+//! A gRPC handler settles its usage itself, since no layer can read the messages. Tonic hands it the account in the
+//! extensions of the call (example `tonic_inference`):
+//!
+//! ```
+//! use tonic::{Request, Response, Status};
+//! use tower_throttle::{Usage, usage::TokenUsage};
+//!
+//! async fn generate(call: Request<String>) -> Result<Response<String>, Status> {
+//!     let account = call.extensions().get::<Usage>().cloned();
+//!     let (answer, input, output) = run_the_model(call.into_inner()).await?;
+//!     if let Some(account) = account {
+//!         account.settle_tokens(TokenUsage::new().input(input).output(output));
+//!     }
+//!     Ok(Response::new(answer))
+//! }
+//!
+//! async fn run_the_model(prompt: String) -> Result<(String, u64, u64), Status> {
+//!     # let _ = prompt;
+//!     Ok(("Paris".to_owned(), 12, 1))
+//! }
+//! # let _ = generate;
+//! ```
+//!
+//! If a handler [keeps](crate::body::Hold) its
 //! request, the usage that the response reports is added to the account, which stays open.
 //!
 //! # Refusals that clients obey

@@ -229,6 +229,12 @@ def fresh_tonic(tmp_path):
     yield from run("tonic_inference", tmp_path / "log", slower=60)
 
 
+@pytest.fixture
+def unused_tonic(tmp_path):
+    """A `tonic_inference` that nobody has used, and that refills 100 model tokens an hour."""
+    yield from run("tonic_inference", tmp_path / "log", slower=3600)
+
+
 @pytest.fixture(params=["inference", "hyper_inference"])
 def fresh_http_server(request, tmp_path):
     """Every example that speaks plain HTTP, in turn. Nobody has used it, and it refills one unit a minute."""

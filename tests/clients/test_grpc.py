@@ -22,6 +22,15 @@ from frames import Frames, ends_stream
 GENERATE = "/inference.v1.Inference/Generate"
 STREAM = "/inference.v1.Inference/GenerateStream"
 LIMITS = {"Generate": "chat", "GenerateStream": "stream"}
+TOKENS = {"Generate": "tokens", "GenerateStream": "stream_tokens"}
+# Each call reserves as many of a burst of 2,000.
+ESTIMATE = 256
+
+
+def policies(server, method) -> str:
+    """The field `ratelimit-policy` of a method."""
+    requests = f'"{LIMITS[method]}";q=60;w={server.window};throttle-burst=10'
+    return f'{requests}, "{TOKENS[method]}";q=6000;w={server.window};throttle-burst=2000;throttle-unit="tokens"'
 
 
 @pytest.fixture(scope="session")
@@ -212,12 +221,45 @@ def test_a_stream_says_what_the_whole_answer_says_and_counts_the_same(connect, p
     assert whole.usage.completion_tokens == len([chunk for chunk in chunks if chunk.text])
 
 
+def tokens_left(call) -> int:
+    """What a call has left of the tokens of its method, its own reservation taken."""
+    [left] = re.findall(r'tokens";r=(\d+)', dict(call.initial_metadata())["ratelimit"])
+    return int(left)
+
+
+@each_method
+def test_a_call_is_settled_at_what_it_has_used(connect, proto, unused_tonic, method):
+    messages, _ = proto
+    client = connect(unused_tonic)
+    used = 0
+
+    def generate(max_tokens):
+        """Calls, and returns the usage. Before it, as many tokens were used as we have counted."""
+        request = messages.GenerateRequest(prompt="The river", max_tokens=max_tokens, seed=7)
+        if method == "Generate":
+            answer, answered = client.Generate.with_call(request, timeout=PATIENCE)
+        else:
+            answered = client.GenerateStream(request, timeout=PATIENCE)
+            [*_, answer] = answered
+        # A few come back meanwhile.
+        assert 0 <= tokens_left(answered) - (2000 - used - ESTIMATE) <= 20
+        return answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+    for max_tokens in (1, 300, 1):
+        used += generate(max_tokens)
+    with pytest.raises(grpc.RpcError) as error:
+        generate(100_000)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    generate(1)  # What is invalid was settled at nothing.
+
+
 def test_the_fields_of_an_admitted_call_are_metadata(connect, request_one, fresh_tonic):
     client = connect(fresh_tonic)
     _, admitted = client.Generate.with_call(request_one, timeout=PATIENCE)
     metadata = dict(admitted.initial_metadata())
-    assert metadata["ratelimit-policy"] == f'"chat";q=60;w={fresh_tonic.window};throttle-burst=10'
-    assert metadata["ratelimit"] == '"chat";r=9;t=540'
+    assert metadata["ratelimit-policy"] == policies(fresh_tonic, "Generate")
+    left = 2000 - ESTIMATE
+    assert re.fullmatch(rf'"tokens";r={left};t=\d+, "chat";r=9;t=540', metadata["ratelimit"])
     assert not {"ratelimit", "ratelimit-policy"} & set(dict(admitted.trailing_metadata()))
 
 
@@ -277,8 +319,8 @@ def test_a_refusal_is_one_headers_frame_that_ends_the_stream(
     assert fields["content-type"] == "application/grpc"
     assert fields["grpc-status"] == "8"
     assert fields["grpc-message"] == "rate limit exceeded"
-    assert fields["ratelimit-policy"] == f'"{policy}";q=60;w={spent_tonic.window};throttle-burst=10'
-    assert re.fullmatch(rf'"{policy}";r=0;t=3\d\d\d', fields["ratelimit"])
+    assert fields["ratelimit-policy"] == policies(spent_tonic, method)
+    assert re.fullmatch(rf'"{policy}";r=0;t=3\d\d\d, "{TOKENS[method]}";r=\d+(;t=\d+)?', fields["ratelimit"])
     assert not {"grpc-retry-pushback-ms", "content-length"} & set(fields)
     details = fields["grpc-status-details-bin"]
     assert "=" not in details, "unpadded"
