@@ -93,3 +93,12 @@ pub(crate) mod flag {
         }
     }
 }
+
+/// Looks at the interleavings of `work`: all with up to three switches away from a thread that could go on. These have
+/// every race of a few exchanges, and all of three threads would take hours.
+#[cfg(all(test, throttle_loom))]
+pub(crate) fn model(work: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(work);
+}

@@ -510,13 +510,10 @@ mod loom_tests {
     use loom::thread;
 
     use super::{super::tests_support::KeptLimit, *};
-    use crate::limit::{LimitSettings, rate::Rate, token_usage::TokenUsage};
-
-    fn model(check: impl Fn() + Send + Sync + 'static) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(check);
-    }
+    use crate::{
+        limit::{LimitSettings, rate::Rate, token_usage::TokenUsage},
+        sync::model,
+    };
 
     /// The answer ends while its handler keeps the request: a guard holds the slot, and no guard is given without one.
     #[test]

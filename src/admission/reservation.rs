@@ -523,6 +523,7 @@ mod loom_tests {
             Limiter,
             limit_set::{LimitSet, Storage},
         },
+        sync::model,
     };
 
     const INTERVAL: u64 = 1 << 40;
@@ -562,9 +563,7 @@ mod loom_tests {
         other: fn(&TokenReservation),
         check: fn(&TokenReservation),
     ) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(move || {
+        model(move || {
             let account = account();
             let threads = [one, other].map(|work| {
                 let account = Arc::clone(&account);

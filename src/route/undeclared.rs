@@ -298,14 +298,9 @@ mod loom_tests {
     use loom::thread;
 
     use super::*;
+    use crate::sync::model;
 
     const SHARED: u64 = u64::MAX;
-
-    fn model(work: impl Fn() + Send + Sync + 'static) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(work);
-    }
 
     /// Threads enter these routes, each one after the other. Returns the values they were given.
     fn entered(set: &Arc<BoundedMap<u64>>, routes: &[&'static [u64]]) -> Vec<(u64, u64)> {

@@ -13,6 +13,7 @@ use crate::{
         bucket::Bucket,
         meter_history::{MeterHistory, MeterStep, Version},
     },
+    sync::model,
 };
 
 loom::thread_local! {
@@ -148,9 +149,7 @@ fn loom_what_is_given_back_by_the_counter_leaves_the_other_charge_whole() {
     const VERSION: Version = 3;
     const INTERVAL: u64 = 2;
     // A bucket of one unit. The first request is given back while the second is decided on.
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(move || {
+    model(move || {
         let source = Model {
             readings: AtomicU64::new(0),
             ticks: |reading| reading,

@@ -11,7 +11,7 @@ use crate::{
         balance::BalanceRef,
         meter_history::{MeterStep, MeterTerms},
     },
-    sync::AtomicUsize,
+    sync::{AtomicUsize, model},
 };
 
 /// Time stands still.
@@ -120,12 +120,6 @@ fn rate(burst: u64) -> Meter {
 
 fn slots(count: u64) -> Meter {
     Meter::of_slots(count).expect("some")
-}
-
-fn model(work: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(work);
 }
 
 #[test]

@@ -3,17 +3,14 @@
 use loom::thread;
 
 use super::*;
+use crate::sync::model;
 
 fn race(
     limits: &'static [(u64, u64)],
     requests: &'static [&'static [(usize, u64)]],
     check: fn(u64, &[BoundLimit]),
 ) {
-    // Three switches away from a thread that could go on find every race of a few exchanges; all of
-    // them would take hours for three threads.
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(move || {
+    model(move || {
         let buckets = Arc::new(bound(limits));
         let threads: Vec<_> = requests
             .iter()

@@ -574,7 +574,7 @@ mod loom_tests {
     use super::*;
     use crate::{
         limit::rate::Rate,
-        sync::{AtomicU64, Ordering, flag::Flag},
+        sync::{AtomicU64, Ordering, flag::Flag, model},
     };
 
     const HASH: u64 = 7;
@@ -654,9 +654,7 @@ mod loom_tests {
 
     /// One asks and goes away, or has a lease of so many units; two need a unit meanwhile.
     fn race(units: u64) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(move || {
+        model(move || {
             let scene = Scene::new();
             assert!(scene.begins());
             let flags = [(); 2].map(|()| Arc::new(Flag::default()));

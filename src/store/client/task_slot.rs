@@ -61,7 +61,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::*;
-    use crate::sync::Mutex;
+    use crate::sync::{Mutex, model};
 
     /// Pieces of work, and a count of the tasks that do them.
     struct Scene {
@@ -110,12 +110,6 @@ mod loom_tests {
                 }
             }
         }
-    }
-
-    fn model(work: impl Fn() + Send + Sync + 'static) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(work);
     }
 
     #[test]

@@ -141,6 +141,7 @@ mod loom_tests {
     };
 
     use super::*;
+    use crate::sync::model;
 
     /// Jobs by their numbers, and how often each was told what became of it.
     struct Scene {
@@ -201,9 +202,7 @@ mod loom_tests {
     }
 
     fn race(works: [fn(&Scene, usize); 2]) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(move || {
+        model(move || {
             let scene = Scene::new();
             let threads = [0, 1].map(|job| {
                 let scene = Arc::clone(&scene);

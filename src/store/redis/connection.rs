@@ -138,6 +138,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::*;
+    use crate::sync::model;
 
     /// A server that closes the first connection, once.
     struct Server {
@@ -194,9 +195,7 @@ mod loom_tests {
 
     #[test]
     fn loom_a_connection_that_has_ended_is_replaced_once_and_by_one_that_stays() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
+        model(|| {
             let server = Server::new();
             let closing = {
                 let server = Arc::clone(&server);

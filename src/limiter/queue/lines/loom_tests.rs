@@ -9,7 +9,7 @@ use crate::{
     gate::Gate,
     limit::meter::Meter,
     limiter::{bucket::Bucket, meter_history::MeterHistory},
-    sync::flag::Flag,
+    sync::{flag::Flag, model},
 };
 
 const LINE: QueueId = QueueId::Scope(0);
@@ -80,12 +80,6 @@ impl Scene {
             .join(LINE, None, QueueUnits::default(), 9, 0, Nanos::MAX);
         ticket.expect("there is room")
     }
-}
-
-fn model(work: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(work);
 }
 
 #[test]

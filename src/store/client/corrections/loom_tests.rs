@@ -4,7 +4,7 @@ use loom::thread;
 
 use super::super::breaker::{Breaker, BreakerState};
 use super::*;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, model};
 
 /// Corrections that wait, and a count of those that were sent.
 struct Scene {
@@ -37,7 +37,7 @@ impl Scene {
         self.send_pending();
     }
 
-    /// Has the probe answered.
+    /// Ends the outage, as a probe that is answered does.
     fn recover(&self) {
         self.breaker.reset();
         self.send_pending();
@@ -63,12 +63,6 @@ impl Scene {
             }
         }
     }
-}
-
-fn model(work: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(work);
 }
 
 #[test]
