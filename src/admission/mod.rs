@@ -30,6 +30,7 @@
 mod hold;
 mod origin;
 pub(crate) mod reservation;
+mod shared;
 mod store_account;
 #[cfg(test)]
 mod tests_support;
@@ -37,11 +38,11 @@ mod tests_support;
 use std::sync::Arc;
 
 pub use self::hold::{Hold, KeptRequest};
-use self::{hold::AnswerHold, reservation::TokenReservation};
 pub(crate) use self::{
-    hold::{BoundedRequests, SharedAdmission},
     origin::Origin,
+    shared::{BoundedRequests, SharedAdmission},
 };
+use self::{reservation::TokenReservation, shared::AnswerHold};
 use crate::{
     gate::Passage,
     limiter::{
@@ -134,7 +135,7 @@ impl Admission {
     /// Returns the hold for the handler, if it may keep the request. `outer` is that of a throttle around this one.
     pub(crate) fn hold(&self, outer: impl FnOnce() -> Option<Hold>) -> Option<Hold> {
         match self {
-            Self::Shared(answer) => Some(answer.hold(outer())),
+            Self::Shared(answer) => Some(Hold::of(answer, outer())),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Admission, BoundedRequests, Origin, SharedAdmission, hold::AnswerHold};
+use super::{Admission, BoundedRequests, Origin, SharedAdmission, shared::AnswerHold};
 use crate::{
     clock::Timeline,
     limit::{Limit, LimitSettings, in_flight::InFlight, token_demand::TokenDemand},
