@@ -331,22 +331,16 @@ impl Store for RedisStore {
     fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()> {
         let inner = &self.inner;
         Box::pin(async move {
-            let mut all = Ok(());
-            // A few at a time: requests wait behind them. None goes to a store that is found down: each would wait for
-            // its deadline.
-            for some in corrections.chunks(Batch::MOST) {
+            let parts = corrections.chunks(Batch::MOST);
+            queue::send_parts(parts, |some| {
                 let entries = some.iter().map(|correction| {
                     let (key, ..) = correction.parts();
                     BatchEntry::of_correction(correction, inner.key(key))
                 });
                 let entries: Vec<_> = entries.collect();
-                let answer = inner.submit_all(entries.into_iter()).await;
-                if answer.as_ref().is_err_and(StoreError::is_unavailable) {
-                    return answer;
-                }
-                all = all.and(answer);
-            }
-            all
+                async move { inner.submit_all(entries.into_iter()).await }
+            })
+            .await
         })
     }
 }

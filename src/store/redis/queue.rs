@@ -69,7 +69,7 @@ impl RedisClient {
         self.enqueue(jobs).await;
         let mut all = Ok(());
         for answered in answered {
-            all = all.and(heard(answered).await.map(|_| ()));
+            all = both(all, heard(answered).await.map(|_| ()));
         }
         all
     }
@@ -78,6 +78,33 @@ impl RedisClient {
         if self.queue.add(jobs, now) {
             CallPermit::new(self).call().await;
         }
+    }
+}
+
+/// Sends parts one after the other, since requests wait behind each, and returns an error if one of them failed. After
+/// one that has found the store unavailable none is sent: each would wait for its deadline.
+pub(super) async fn send_parts<T, F>(
+    parts: impl Iterator<Item = T>,
+    mut send: impl FnMut(T) -> F,
+) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<(), StoreError>>,
+{
+    let mut all = Ok(());
+    for part in parts {
+        all = both(all, send(part).await);
+        if all.as_ref().is_err_and(StoreError::is_unavailable) {
+            break;
+        }
+    }
+    all
+}
+
+/// Returns the error of either answer: the one that says the store is unavailable, or else the first.
+fn both(one: Result<(), StoreError>, other: Result<(), StoreError>) -> Result<(), StoreError> {
+    match (&one, &other) {
+        (Err(first), Err(second)) if !first.is_unavailable() && second.is_unavailable() => other,
+        _ => one.and(other),
     }
 }
 
@@ -163,5 +190,56 @@ impl Drop for NextCall {
         if let Some(inner) = self.0.take() {
             drop(inner.queue.abandon());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::ready};
+
+    use super::*;
+
+    fn bucket() -> Result<(), StoreError> {
+        Err(StoreError::bucket("foreign"))
+    }
+
+    fn unavailable() -> Result<(), StoreError> {
+        Err(StoreError::unavailable("down"))
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_to_a_store_that_was_found_down() {
+        // (answers, parts that are sent, whether all were made, whether the store is found to be unavailable)
+        let table = [
+            (vec![], 0, true, false),
+            (vec![Ok(()), Ok(())], 2, true, false),
+            (vec![Ok(()), unavailable(), Ok(())], 2, false, true),
+            (vec![bucket(), Ok(()), Ok(())], 3, false, false),
+            (vec![bucket(), unavailable(), Ok(())], 2, false, true),
+            (vec![Ok(()), Ok(()), bucket()], 3, false, false),
+        ];
+        for (answers, sent, is_made, is_down) in table {
+            let told = format!("{answers:?}");
+            let count = Cell::new(0);
+            let answer = send_parts(answers.into_iter(), |answer| {
+                count.set(count.get() + 1);
+                ready(answer)
+            });
+            let answer = answer.await;
+            assert_eq!(count.get(), sent, "{told}");
+            assert_eq!(answer.is_ok(), is_made, "{told}");
+            let found = answer.is_err_and(|error| error.is_unavailable());
+            assert_eq!(found, is_down, "{told}");
+        }
+    }
+
+    #[test]
+    fn of_two_errors_the_one_of_the_whole_store_counts() {
+        for (one, other) in [(bucket(), unavailable()), (unavailable(), bucket())] {
+            let error = both(one, other).expect_err("two errors");
+            assert!(error.is_unavailable(), "{error}");
+        }
+        assert!(both(Ok(()), bucket()).is_err() && both(bucket(), Ok(())).is_err());
+        assert!(both(Ok(()), Ok(())).is_ok());
     }
 }
