@@ -96,8 +96,8 @@
 //! have their bodies read, and clients that are identified by what authentication inserts are anonymous to it.
 //!
 //! - **It refuses before it reads.** A request that a limit refuses whatever its body says is answered at once, and a
-//!   client that sent `Expect: 100-continue` never uploads. So does a budget of a day, week or month of which nothing
-//!   is left. Limits in a store, queues, and rates of tokens and money that are in the body decide after it.
+//!   client that sent `Expect: 100-continue` never uploads. A budget of a day, week or month refuses so if nothing is
+//!   left of it. Limits in a store, queues, and rates of tokens and money that are in the body decide after it.
 //! - **It reads where it has to.** Exempt routes, and routes whose limits need nothing of the body, pass unread.
 //! - **The handler gets the same body**, byte for byte, with its trailers.
 //! - **It reads to the end**, since another parser takes the last of two members with one name. A body that states a

@@ -170,8 +170,8 @@
 //! # let _ = generate;
 //! ```
 //!
-//! If a handler [keeps](crate::body::Hold) its
-//! request, the usage that the response reports is added to the account, which stays open.
+//! If a handler [keeps](crate::body::Hold) its request, the usage that the response reports is added to the account,
+//! which stays open.
 //!
 //! # Refusals that clients obey
 //!
