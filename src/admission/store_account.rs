@@ -7,8 +7,8 @@
 //! - Only certain units are given back, so that no refund takes from what other requests owe.
 //! - Only units beyond the uncertain ones are owed, so that none is charged twice.
 //!
-//! Both errors are bounded by the units of the batches that failed: one for each outage, and those with a bucket that the
-//! store cannot charge, for which all others of its batch are uncertain as well.
+//! Both errors are bounded by the units of the batches that failed: one for each outage, and those with a bucket that
+//! the store cannot charge, for which all others of the batch are uncertain as well.
 //!
 //! A correction that was not accepted is not part of the account, and goes with the next one of the request.
 //!

@@ -130,8 +130,8 @@ impl ThrottleLayerBuilder {
     /// ask for the report (OpenAI's `stream_options`). A stream of events that is compressed, or whose data is not JSON,
     /// counts with all its bytes. Of other answers that are not read, the reservation stands.
     ///
-    /// A stream with data that is neither JSON nor the mark `[DONE]` reports nothing: a server that sends the words of its
-    /// model as they are would let its clients ask for a report, and the model write it. A handler of such a server
+    /// A stream with data that is neither JSON nor the mark `[DONE]` reports nothing: a server that sends the words of
+    /// its model as they are would let its clients ask for a report, and the model write it. A handler of such a server
     /// [settles](crate::Usage::settle) the usage.
     ///
     /// Successful answers without a report are counted by reason in
