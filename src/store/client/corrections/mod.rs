@@ -11,7 +11,8 @@
 //!   send, or the store down, gives the slot back and looks again. The probe that finds the store up again claims it,
 //!   too.
 //! - **Sent at most once.** A batch leaves the map before it is sent, and never returns to it: after an error it is
-//!   unknown which of its corrections were made. The error of an outage marks the store down, so that it costs one batch.
+//!   unknown which of its corrections were made. The error of an outage marks the store down, so that the outage costs
+//!   one batch.
 //! - **No refund without its debt.** A refund of units that the batch under way owes waits for the answer: it is sent if
 //!   they were owed, and otherwise forgotten with them. See [`CorrectionBatch`].
 //! - **Bounded.** At most one sum is kept for each of [65,536 buckets](Corrections::MAX_BUCKETS), whatever the number
