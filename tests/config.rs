@@ -5,6 +5,7 @@ use std::time::Duration;
 use tower_throttle::{
     Clients, InFlight, Limits, Models, Plan, Price, Prices, Quota, Rate, Rules, Spend,
     ThrottleLayer,
+    facts::MaximumMember,
     response::Dialect,
     rules::Undeclared,
     usage::{BodyEstimate, Estimate},
@@ -481,6 +482,12 @@ fn every_error_names_its_place() {
             "line 1, column 42: estimate.models.\"gpt-4o*\".outptu: unknown setting; did you mean `output`?",
         ),
         (
+            "estimate.body.maximum_from = [\"max_tokens\", \"num_predict\"]",
+            "line 1, column 45: estimate.body.maximum_from[1]: `num_predict` is not one of `max_tokens`, \
+             `max_completion_tokens`, `max_output_tokens`, `n_predict`, `generationConfig.maxOutputTokens`, \
+             `inferenceConfig.maxTokens`, `options.num_predict`",
+        ),
+        (
             "estimate = { tokens = 4, or = 3 }",
             "line 1, column 31: estimate.or: cannot be combined with `tokens`; keep one of them",
         ),
@@ -669,6 +676,16 @@ fn clients_of_a_file_may_be_told_apart_by_code() {
     );
 }
 
+const MAXIMA: [MaximumMember; 7] = [
+    MaximumMember::MaxTokens,
+    MaximumMember::MaxCompletionTokens,
+    MaximumMember::MaxOutputTokens,
+    MaximumMember::NPredict,
+    MaximumMember::GenerationConfig,
+    MaximumMember::InferenceConfig,
+    MaximumMember::Options,
+];
+
 #[test]
 fn any_estimate_is_written_and_read_again() {
     let weights = BodyEstimate::new;
@@ -677,6 +694,8 @@ fn any_estimate_is_written_and_read_again() {
         Estimate::from_body(weights().bytes_per_token(4).output(0))
             .model("m", weights())
             .model("gpt-4o*", weights().tokens_per_item(1_000).max_output(9))
+            .model("all", weights().maximum_from(MAXIMA))
+            .model("none", weights().maximum_from([]))
             .or(5),
         Estimate::fixed(5),
         Estimate::fixed(5).exact(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tower_throttle::{
     Clients, InFlight, Limits, Models, Plan, Quota, Rate, Rules,
     client::Forwarding,
+    facts::MaximumMember,
     response::Dialect,
     route::CatchAll,
     rules::Undeclared,
@@ -95,12 +96,19 @@ fn every_setting_that_a_reload_changes_is_told_by_name_from_and_to() {
                 from_body()
                     .model("m", BodyEstimate::new().output(3).bytes_per_token(2))
                     .model("n", BodyEstimate::new())
+                    .model("o", BodyEstimate::new().output(1).maximum_from([]))
+                    .model(
+                        "p",
+                        BodyEstimate::new().maximum_from([MaximumMember::MaxTokens]),
+                    )
                     .or(9),
             ),
             &[
                 "estimate: from the body (output 7), otherwise 8 => from the body (output 7), otherwise 9",
                 "estimate of `m`, estimate: none => bytes_per_token 2, output 3",
                 "estimate of `n`, estimate: none => default weights",
+                "estimate of `o`, estimate: none => output 1, maximum from nothing",
+                "estimate of `p`, estimate: none => maximum from `max_tokens`",
             ],
         ),
         (

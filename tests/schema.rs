@@ -311,12 +311,27 @@ fn schema() -> Value {
     );
     let exact =
         json!({ "type": "boolean", "description": "Whether the number is the exact cost." });
+    let members = [
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "n_predict",
+        "generationConfig.maxOutputTokens",
+        "inferenceConfig.maxTokens",
+        "options.num_predict",
+    ];
+    let member = json!({ "enum": members });
+    let members = described(
+        one_of([member.clone(), json!({ "type": "array", "items": member })]),
+        "The members from which the server reads the most tokens of an answer. Default: any of them.",
+    );
     let weights = table(
         &json!({
             "bytes_per_token": count("Bytes of text for each token. Default: 4."),
             "tokens_per_item": count("Tokens of an image, a sound or a file. Default: 1,000."),
             "output": count("Tokens of an answer whose maximum is not stated. Default: 1,000."),
             "max_output": count("The most tokens of an answer. Default: no bound."),
+            "maximum_from": members,
         }),
         None,
     );
@@ -529,6 +544,9 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "estimate = { header = 'x', exact = true }",
         "estimate = { tokens = 5, exact = false }",
         "estimate = { body = { output = 5 }, models = { m.max_output = 9, 'gpt-4o*' = {} }, or = 7 }",
+        "estimate.body.maximum_from = []",
+        "estimate.body.maximum_from = 'inferenceConfig.maxTokens'",
+        "estimate.body.maximum_from = ['max_tokens', 'generationConfig.maxOutputTokens', 'options.num_predict']",
         "total = { tokens = 5, max_tokens_per_request = 3, max_reservation_percent = 100 }",
         "total = { input_tokens = 5, output_tokens = '9/minute', cached_input_percent = 0 }",
         "total.spend = '250.00 per month'",
@@ -591,6 +609,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "estimate = -1",
         "estimate = {}",
         "estimate = { bytes_per_token = 4, models.m.output = 5 }",
+        "estimate.body.maximum_from = ['maxTokens']",
         "estimate = { body = {}, models.m = 5 }",
         "estimate = { body = {}, models.m.price = 5 }",
         "estimate = { body = {}, models.m.models = {} }",

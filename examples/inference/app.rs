@@ -17,6 +17,7 @@ use tower_http::trace::TraceLayer;
 use tower_throttle::{
     Clients, InFlight, Limits, Models, Plan, Price, Prices, Rate, Rules, Spend, ThrottleLayer,
     client::ClientKey,
+    facts::MaximumMember,
     peek::Peeked,
     response::{Dialect, EXPOSE_HEADERS},
     rules::Undeclared,
@@ -48,6 +49,15 @@ pub(crate) fn slots() -> Limits {
         .in_flight(InFlight::new(SLOTS).named("model"))
         .max_wait(Duration::from_millis(500))
         .max_waiting(64)
+}
+
+/// The prompt, and the most that a handler writes unless it is asked for less by a member that it reads.
+fn body_estimate() -> BodyEstimate {
+    BodyEstimate::new().output(256).maximum_from([
+        MaximumMember::MaxTokens,
+        MaximumMember::MaxCompletionTokens,
+        MaximumMember::GenerationConfig,
+    ])
 }
 
 /// The rate of each route, and each client's share of the model: tokens of chats, and `budget` of money an hour.
@@ -83,8 +93,7 @@ pub(crate) fn rules(budget: &str) -> Rules {
                 .model(SMALL_MODEL, Price::new().input("0.10").output("0.30"))
                 .otherwise(Price::new().input("1.00").output("3.00")),
         )
-        // The prompt, and the most that a handler writes unless it is asked for less.
-        .estimate(Estimate::from_body(BodyEstimate::new().output(256)).or(2_000))
+        .estimate(Estimate::from_body(body_estimate()).or(2_000))
         // All clients share what a model does in a minute. The name of the model is in the body, which a layer outside
         // has read, or in Gemini's path.
         .models(

@@ -28,9 +28,13 @@
 //!   out of the range of `f64`, and more than 127 levels of arrays and objects.
 
 mod body_facts;
+mod maximum_member;
 mod request_facts;
 mod scan;
 mod unread_reason;
 
-pub(crate) use self::scan::FactsScanner;
-pub use self::{body_facts::BodyFacts, request_facts::RequestFacts, unread_reason::UnreadReason};
+pub use self::{
+    body_facts::BodyFacts, maximum_member::MaximumMember, request_facts::RequestFacts,
+    unread_reason::UnreadReason,
+};
+pub(crate) use self::{maximum_member::MaximumMembers, scan::FactsScanner};

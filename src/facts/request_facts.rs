@@ -1,5 +1,7 @@
 //! The facts of one body.
 
+use super::maximum_member::{MaximumMember, MaximumMembers};
+
 /// Facts that the body of a request states; see the [module](super). Those of an empty body are the default: no member
 /// is stated, and all sizes are zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -8,6 +10,7 @@ pub struct RequestFacts {
     pub(super) service_tier: Option<Box<str>>,
     pub(super) is_stream: bool,
     pub(super) max_output_tokens: Option<u64>,
+    pub(super) maximum_members: MaximumMembers,
     pub(super) is_output_unbounded: bool,
     pub(super) choices: Option<u64>,
     pub(super) prompts: u64,
@@ -43,6 +46,17 @@ impl RequestFacts {
     #[must_use]
     pub fn max_output_tokens(&self) -> Option<u64> {
         self.max_output_tokens
+    }
+
+    /// Returns whether the body states a maximum by a member, be it a negative one.
+    #[must_use]
+    pub fn has_maximum(&self, member: MaximumMember) -> bool {
+        self.maximum_members.contains(member)
+    }
+
+    /// Returns the members that state a maximum.
+    pub(crate) fn maximum_members(&self) -> MaximumMembers {
+        self.maximum_members
     }
 
     /// Returns whether one of these is less than one, by which some servers mean no maximum: negative numbers for

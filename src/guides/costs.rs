@@ -254,6 +254,37 @@
 //! - A model that is not named has the weights for all. One that was not read has the dearest of each weight, and a body
 //!   that was not read costs no less than an answer of its model.
 //!
+//! # Maxima that a server passes over
+//!
+//! A request is estimated by the maximum that it states. Servers read it from different members: to vLLM, a chat with
+//! `{"n_predict": 1}` has no maximum at all. Its estimate would be one token until its answer is settled. Tell the
+//! members that your server reads:
+//!
+//! ```
+//! # let text = r#"
+//! [estimate]
+//! body = { output = 1000, maximum_from = ["max_tokens", "max_completion_tokens"] }
+//! or = 16000
+//! # "#;
+//! # let rules = tower_throttle::Rules::from_toml(text)?;
+//! # tower_throttle::ThrottleLayer::new(rules)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | server | members |
+//! |---|---|
+//! | OpenAI's chats, vLLM's | `max_tokens`, `max_completion_tokens` |
+//! | OpenAI's responses | `max_output_tokens` |
+//! | Anthropic's messages, OpenAI's completions | `max_tokens` |
+//! | llama.cpp | `n_predict`, `max_tokens` |
+//! | Ollama's own API | `options.num_predict` |
+//! | Gemini | `generationConfig.maxOutputTokens` |
+//! | Bedrock's Converse | `inferenceConfig.maxTokens` |
+//!
+//! A maximum in another member may still make a request dearer, and never cheaper. A server with several of these APIs
+//! needs the members of all, and cannot tell whether a request states that of its own API. One that reads none of them
+//! needs `[]`.
+//!
 //! # Money
 //!
 //! [`Limits::spend`](crate::Limits::spend) limits what requests cost, by the [`Prices`](crate::Prices) of a million

@@ -396,9 +396,16 @@ impl Settings {
 
 /// The weights that are set.
 fn weights(estimate: &BodyEstimate) -> String {
-    let parts = estimate.parts().into_iter();
-    let parts = parts.filter_map(|(name, part)| Some(format!("{name} {}", part?)));
-    let parts: Vec<_> = parts.collect();
+    let numbers = estimate.numbers().into_iter();
+    let numbers = numbers.filter_map(|(name, number)| Some(format!("{name} {}", number?)));
+    let members = estimate.maximum_from.map(|members| {
+        let members: Vec<_> = members.iter().map(|member| format!("`{member}`")).collect();
+        match members.is_empty() {
+            true => "maximum from nothing".to_owned(),
+            false => format!("maximum from {}", members.join(" or ")),
+        }
+    });
+    let parts: Vec<_> = numbers.chain(members).collect();
     match parts.is_empty() {
         true => "default weights".to_owned(),
         false => parts.join(", "),

@@ -1,5 +1,7 @@
 //! Estimates of model tokens from the facts of a body.
 
+use crate::facts::{MaximumMember, MaximumMembers};
+
 /// The weights by which the facts of a body become a number of model tokens, for
 /// [`Estimate::from_body`](crate::usage::Estimate::from_body).
 ///
@@ -10,7 +12,8 @@
 /// - **Output**: the most tokens that the request asks for, or 1,000 if it does not say, for each
 ///   [answer](crate::facts::RequestFacts::choices) to each [prompt](crate::facts::RequestFacts::prompts). A maximum of
 ///   less than one token, which some servers take for [none](crate::facts::RequestFacts::is_output_unbounded), counts as
-///   none. No answers and no prompts count as one.
+///   none. No answers and no prompts count as one. A maximum that the server passes over would make such a request
+///   cheaper than it is: [`maximum_from`](Self::maximum_from) tells which ones it reads.
 ///
 /// A sum above 2⁶⁴ − 1 counts as 2⁶⁴ − 1. A limit reserves no more than a part of its burst; see [`Estimate`].
 ///
@@ -37,6 +40,7 @@ pub struct BodyEstimate {
     pub(crate) tokens_per_item: Option<u64>,
     pub(crate) output: Option<u64>,
     pub(crate) max_output: Option<u64>,
+    pub(crate) maximum_from: Option<MaximumMembers>,
 }
 
 impl BodyEstimate {
@@ -73,13 +77,31 @@ impl BodyEstimate {
         self
     }
 
-    /// Returns the parts that were set, with their names, in the order in which they are written.
-    pub(crate) fn parts(&self) -> [(&'static str, Option<u64>); 4] {
+    /// Sets the members of the body from which the server reads the maximum. A request that states it by others alone is
+    /// estimated as one that does not state it, and not below what it states. Default: any of them. Without a member, no
+    /// maximum makes a request cheaper.
+    ///
+    /// ```
+    /// use tower_throttle::{facts::MaximumMember, usage::BodyEstimate};
+    ///
+    /// // vLLM's chats. `{"n_predict": 1}` means nothing to it, and is estimated at 1,000 tokens.
+    /// let estimate = BodyEstimate::new()
+    ///     .maximum_from([MaximumMember::MaxTokens, MaximumMember::MaxCompletionTokens]);
+    /// # let _ = estimate;
+    /// ```
+    pub fn maximum_from(mut self, members: impl IntoIterator<Item = MaximumMember>) -> Self {
+        self.maximum_from = Some(members.into_iter().collect());
+        self
+    }
+
+    /// Returns the numbers that were set, with their names, in the order in which they are written.
+    pub(crate) fn numbers(&self) -> [(&'static str, Option<u64>); 4] {
         let Self {
             bytes_per_token,
             tokens_per_item,
             output,
             max_output,
+            maximum_from: _,
         } = *self;
         [
             ("bytes_per_token", bytes_per_token),

@@ -2,7 +2,7 @@
 
 use super::body_estimate::BodyEstimate;
 use crate::{
-    facts::RequestFacts,
+    facts::{MaximumMembers, RequestFacts},
     limit::{token_class::TokenClass, token_demand::TokenDemand},
 };
 
@@ -14,6 +14,7 @@ pub(super) struct BodyWeights {
     tokens_per_item: u64,
     output: u64,
     max_output: u64,
+    maximum_from: MaximumMembers,
 }
 
 impl BodyWeights {
@@ -22,6 +23,7 @@ impl BodyWeights {
         tokens_per_item: 1_000,
         output: 1_000,
         max_output: u64::MAX,
+        maximum_from: MaximumMembers::ALL,
     };
 
     /// Returns these weights with the parts that an estimate sets.
@@ -31,12 +33,14 @@ impl BodyWeights {
             tokens_per_item,
             output,
             max_output,
+            maximum_from,
         } = *estimate;
         Self {
             bytes_per_token: bytes_per_token.map_or(self.bytes_per_token, |bytes| bytes.max(1)),
             tokens_per_item: tokens_per_item.unwrap_or(self.tokens_per_item),
             output: output.unwrap_or(self.output),
             max_output: max_output.unwrap_or(self.max_output),
+            maximum_from: maximum_from.unwrap_or(self.maximum_from),
         }
     }
 
@@ -47,6 +51,7 @@ impl BodyWeights {
             tokens_per_item: self.tokens_per_item.max(other.tokens_per_item),
             output: self.output.max(other.output),
             max_output: self.max_output.max(other.max_output),
+            maximum_from: self.maximum_from.and(other.maximum_from),
         }
     }
 
@@ -60,8 +65,9 @@ impl BodyWeights {
         let text = facts.text_bytes().div_ceil(self.bytes_per_token);
         let items = facts.items().saturating_mul(self.tokens_per_item);
         let input = text.saturating_add(items).saturating_add(facts.token_ids());
+        let is_read = self.maximum_from.meets(facts.maximum_members());
         let output = match facts.max_output_tokens() {
-            Some(most) if !facts.is_output_unbounded() => most,
+            Some(most) if is_read && !facts.is_output_unbounded() => most,
             most => most.unwrap_or(0).max(self.output),
         };
         let output = output.min(self.max_output);
@@ -122,7 +128,7 @@ impl WeightTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::BodyFacts;
+    use crate::facts::{BodyFacts, MaximumMember};
 
     /// The tokens of input and of output.
     fn tokens(weights: &BodyWeights, body: &str) -> (u64, u64) {
@@ -162,6 +168,46 @@ mod tests {
         for (body, output) in table {
             assert_eq!(tokens(&weights, body), (0, output), "{body}");
         }
+    }
+
+    #[test]
+    fn a_maximum_that_the_server_passes_over_makes_no_request_cheaper() {
+        use MaximumMember::{MaxCompletionTokens, MaxTokens, Options};
+        let of = |members: &[MaximumMember]| {
+            let members = members.iter().copied();
+            weights(BodyEstimate::new().output(500).maximum_from(members))
+        };
+        let chats = of(&[MaxTokens, MaxCompletionTokens]);
+        let ollama = of(&[Options]);
+        let none = of(&[]);
+        let any = weights(BodyEstimate::new().output(500));
+        // By the members of chats, by Ollama's, by none, and by any.
+        let table = [
+            (r#"{"max_tokens":20}"#, [20, 500, 500, 20]),
+            (r#"{"max_completion_tokens":20}"#, [20, 500, 500, 20]),
+            (r#"{"n_predict":20}"#, [500, 500, 500, 20]),
+            (r#"{"max_output_tokens":20}"#, [500, 500, 500, 20]),
+            (r#"{"options":{"num_predict":20}}"#, [500, 20, 500, 20]),
+            (r#"{"n_predict":9,"max_tokens":20}"#, [20, 500, 500, 20]),
+            // Not below what is stated.
+            (r#"{"n_predict":900}"#, [900; 4]),
+            (r#"{"n_predict":900,"max_tokens":20}"#, [900; 4]),
+            (r#"{"max_tokens":-1,"n_predict":20}"#, [500; 4]),
+            (r#"{"max_tokens":null,"n_predict":20}"#, [500, 500, 500, 20]),
+            ("{}", [500; 4]),
+            // Where no server reads them.
+            (r#"{"options":{"maxTokens":20}}"#, [500; 4]),
+            (r#"{"generationConfig":{"num_predict":900}}"#, [900; 4]),
+        ];
+        for (body, outputs) in table {
+            let all = [chats, ollama, none, any].map(|weights| tokens(&weights, body).1);
+            assert_eq!(all, outputs, "{body}");
+        }
+        let dearest = chats.or_dearer(ollama);
+        assert_eq!(tokens(&dearest, r#"{"max_tokens":20}"#), (0, 500));
+        let own = BodyEstimate::new().maximum_from([Options]);
+        assert_eq!(chats.with(&own), ollama);
+        assert_eq!(ollama.with(&BodyEstimate::new().output(500)), ollama);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::{
     error::ConfigError,
 };
 use crate::{
+    facts::MaximumMember,
     rules::Rules,
     usage::{BodyEstimate, Estimate},
 };
@@ -197,7 +198,7 @@ fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
     Ok(estimate)
 }
 
-/// `{ bytes_per_token = 4, tokens_per_item = 1000, output = 1000, max_output = 8192 }`.
+/// `{ bytes_per_token = 4, tokens_per_item = 1000, output = 1000, max_output = 8192, maximum_from = ["max_tokens"] }`.
 fn body_estimate(place: &Cursor<'_>) -> Result<BodyEstimate, ConfigError> {
     type Setter = fn(BodyEstimate, u64) -> BodyEstimate;
     let mut fields = place.fields()?;
@@ -212,6 +213,11 @@ fn body_estimate(place: &Cursor<'_>) -> Result<BodyEstimate, ConfigError> {
         if let Some(count) = fields.get(name) {
             estimate = set(estimate, count.count()?);
         }
+    }
+    if let Some(members) = fields.get("maximum_from") {
+        let words = MaximumMember::ALL.map(|member| (member.as_str(), member));
+        let members = members.each(|member| one_of(member, &words))?;
+        estimate = estimate.maximum_from(members);
     }
     fields.end()?;
     Ok(estimate)

@@ -381,9 +381,14 @@ fn estimate(estimate: &Estimate) -> Result<Option<DocumentValue>, ConfigError> {
 
 fn body_estimate(estimate: &BodyEstimate) -> DocumentValue {
     let mut table = TableBuilder::default();
-    for (name, part) in estimate.parts() {
-        table.set_some(name, part.map(DocumentValue::Count));
+    for (name, number) in estimate.numbers() {
+        table.set_some(name, number.map(DocumentValue::Count));
     }
+    let members = estimate.maximum_from.map(|members| {
+        let members = members.iter().map(|member| text(member.as_str()));
+        DocumentValue::List(members.collect())
+    });
+    table.set_some("maximum_from", members);
     DocumentValue::Table(table.0)
 }
 

@@ -1,5 +1,7 @@
 //! The members that state facts.
 
+use crate::facts::MaximumMember;
+
 /// A member of the top-level object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FactMember {
@@ -142,14 +144,31 @@ impl FactMember {
 
     /// Returns the count that the member states, if it states one.
     pub(super) fn count(self) -> Option<FactCount> {
-        match self {
-            Self::MaxTokens
-            | Self::MaxCompletionTokens
-            | Self::MaxOutputTokens
-            | Self::NPredict => Some(FactCount::MaxOutputTokens),
-            Self::Choices | Self::BestOf | Self::NCmpl => Some(FactCount::Choices),
-            _ => None,
-        }
+        let maximum = match self {
+            Self::MaxTokens => MaximumMember::MaxTokens,
+            Self::MaxCompletionTokens => MaximumMember::MaxCompletionTokens,
+            Self::MaxOutputTokens => MaximumMember::MaxOutputTokens,
+            Self::NPredict => MaximumMember::NPredict,
+            Self::Choices | Self::BestOf | Self::NCmpl => return Some(FactCount::Choices),
+            _ => return None,
+        };
+        Some(FactCount::MaxOutputTokens(Some(maximum)))
+    }
+
+    /// Returns the count that a setting in the member states, if it states one.
+    pub(super) fn setting(self, name: &[u8]) -> Option<FactCount> {
+        let maximum = match (self, name) {
+            (
+                Self::GenerationConfig | Self::GenerationConfigSnake,
+                b"maxOutputTokens" | b"max_output_tokens",
+            ) => Some(MaximumMember::GenerationConfig),
+            (Self::InferenceConfig, b"maxTokens") => Some(MaximumMember::InferenceConfig),
+            (Self::Options, b"num_predict") => Some(MaximumMember::Options),
+            (_, b"maxOutputTokens" | b"max_output_tokens" | b"maxTokens" | b"num_predict") => None,
+            (_, b"candidateCount" | b"candidate_count") => return Some(FactCount::Choices),
+            _ => return None,
+        };
+        Some(FactCount::MaxOutputTokens(maximum))
     }
 
     /// Returns whether names in the member count: those of settings that are facts, and some in the text.
@@ -188,23 +207,10 @@ impl FactMember {
 /// A count that is a fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FactCount {
-    /// The most tokens of the answer.
-    MaxOutputTokens,
+    /// The most tokens of the answer, without a member if no server reads it there.
+    MaxOutputTokens(Option<MaximumMember>),
     /// The number of answers.
     Choices,
-}
-
-impl FactCount {
-    /// Returns the count of a setting, in a member that has settings.
-    pub(super) fn of_setting(name: &[u8]) -> Option<Self> {
-        match name {
-            b"maxOutputTokens" | b"max_output_tokens" | b"maxTokens" | b"num_predict" => {
-                Some(Self::MaxOutputTokens)
-            }
-            b"candidateCount" | b"candidate_count" => Some(Self::Choices),
-            _ => None,
-        }
-    }
 }
 
 /// Returns whether a member of this name has encoded data as its value.

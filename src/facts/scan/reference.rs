@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::{RawValue, Value};
 
 use super::RequestFacts;
+use crate::facts::{MaximumMember, MaximumMembers};
 
 /// The facts of a body, or `None` of one that is malformed.
 pub(super) fn facts(body: &[u8]) -> Option<Stated> {
@@ -32,6 +33,7 @@ pub(super) struct Stated {
     pub(super) service_tier: Option<String>,
     pub(super) is_stream: bool,
     pub(super) max_output_tokens: Option<u64>,
+    pub(super) maximum_members: MaximumMembers,
     pub(super) is_output_unbounded: bool,
     pub(super) choices: Option<u64>,
     pub(super) prompts: u64,
@@ -47,6 +49,7 @@ impl From<&RequestFacts> for Stated {
             service_tier: facts.service_tier().map(str::to_owned),
             is_stream: facts.is_stream(),
             max_output_tokens: facts.max_output_tokens(),
+            maximum_members: facts.maximum_members(),
             is_output_unbounded: facts.is_output_unbounded(),
             choices: facts.choices(),
             prompts: facts.prompts(),
@@ -74,14 +77,14 @@ impl Stated {
                 self.is_stream = stream.unwrap_or_default();
             }
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" | "n_predict" => {
-                self.most(json)?;
+                self.most(name, json)?;
             }
             "n" | "best_of" | "n_cmpl" => self.choices = self.choices.max(count(json)?),
-            "generationConfig" | "generation_config" | "inferenceConfig" | "options" => {
+            within @ ("generationConfig" | "generation_config" | "inferenceConfig" | "options") => {
                 // Any value but an object has no settings.
                 if let Ok(Members(settings)) = serde_json::from_str(json) {
                     for (name, value) in settings {
-                        self.set(&name, value.get())?;
+                        self.set(&format!("{within}.{name}"), value.get())?;
                     }
                 }
             }
@@ -142,9 +145,11 @@ impl Stated {
 
     /// Reads a setting, unless its value is of a wrong type.
     fn set(&mut self, name: &str, json: &str) -> Option<()> {
+        let path = name;
+        let (_, name) = path.split_once('.')?;
         match name {
             "maxOutputTokens" | "max_output_tokens" | "maxTokens" | "num_predict" => {
-                self.most(json)?;
+                self.most(path, json)?;
             }
             "candidateCount" | "candidate_count" => self.choices = self.choices.max(count(json)?),
             _ => {}
@@ -152,8 +157,16 @@ impl Stated {
         Some(())
     }
 
-    fn most(&mut self, json: &str) -> Option<()> {
+    fn most(&mut self, path: &str, json: &str) -> Option<()> {
         self.max_output_tokens = self.max_output_tokens.max(count(json)?);
+        // `null` states none.
+        if json != "null" {
+            let path = path.replace("generation_config", "generationConfig");
+            let path = path.replace("Config.max_output_tokens", "Config.maxOutputTokens");
+            let all = MaximumMember::ALL.into_iter();
+            let read = all.filter(|member| member.as_str() == path);
+            self.maximum_members.extend(read);
+        }
         let is_below_one = json.starts_with('-') || matches!(whole_and_rest(json)?, Some((0, _)));
         self.is_output_unbounded |= is_below_one;
         Some(())

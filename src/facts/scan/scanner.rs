@@ -405,7 +405,7 @@ impl FactsScanner {
                 }
             } else {
                 let is_setting = self.nesting.depth() == 2;
-                self.setting = is_setting.then(|| FactCount::of_setting(name)).flatten();
+                self.setting = is_setting.then(|| self.member.setting(name)).flatten();
             }
             return ScanState::Colon;
         }
@@ -474,7 +474,8 @@ impl FactsScanner {
             return ScanState::Malformed;
         }
         match self.setting.or_else(|| self.member.count()) {
-            Some(FactCount::MaxOutputTokens) => {
+            Some(FactCount::MaxOutputTokens(member)) => {
+                self.facts.maximum_members.extend(member);
                 let most = &mut self.facts.max_output_tokens;
                 *most = (*most).max(self.number.rounded_up());
                 self.facts.is_output_unbounded |= self.number.is_below_one();

@@ -1,7 +1,13 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{reference::Stated, *};
-use crate::{cases::cases, facts::UnreadReason};
+use crate::{
+    cases::cases,
+    facts::{
+        MaximumMember::{self, *},
+        MaximumMembers, UnreadReason,
+    },
+};
 
 fn scan<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<Stated> {
     let mut scan = FactsScanner::new();
@@ -52,6 +58,10 @@ fn assert_malformed(body: impl AsRef<[u8]>, what: &str) {
     assert_states(body, None, what);
 }
 
+fn members(stating: &[MaximumMember]) -> MaximumMembers {
+    stating.iter().copied().collect()
+}
+
 /// The text and its length.
 fn text(bytes: u64) -> Stated {
     Stated {
@@ -81,6 +91,7 @@ fn bodies_of_known_apis() {
                 service_tier: Some("flex".to_owned()),
                 is_stream: true,
                 max_output_tokens: Some(300),
+                maximum_members: members(&[MaxTokens, MaxCompletionTokens]),
                 choices: Some(2),
                 text_bytes: "systemBe brief.usertextGrüßeimage_urllowinput_audiowav".len() as u64,
                 items: 2,
@@ -93,6 +104,7 @@ fn bodies_of_known_apis() {
             Stated {
                 model: Some("opus".to_owned()),
                 max_output_tokens: Some(1024),
+                maximum_members: members(&[MaxTokens]),
                 text_bytes: "userimagebase64image/jpegtextWhat?textHitobject".len() as u64
                     + "nameinput_schematypedata".len() as u64,
                 items: 1,
@@ -105,6 +117,7 @@ fn bodies_of_known_apis() {
             Stated {
                 items: 1,
                 max_output_tokens: Some(5),
+                maximum_members: members(&[GenerationConfig]),
                 ..text(3)
             },
         ),
@@ -114,6 +127,7 @@ fn bodies_of_known_apis() {
             Stated {
                 model: Some("m".to_owned()),
                 max_output_tokens: Some(7),
+                maximum_members: members(&[MaxOutputTokens]),
                 ..text(12)
             },
         ),
@@ -122,6 +136,7 @@ fn bodies_of_known_apis() {
             r#"{"model":"m","prompt":[[1,2,3],[4.5e0, -5]],"n":null,"logit_bias":{"50256":-100},"max_tokens":-1}"#,
             Stated {
                 model: Some("m".to_owned()),
+                maximum_members: members(&[MaxTokens]),
                 is_output_unbounded: true,
                 prompts: 2,
                 token_ids: 5,
@@ -133,6 +148,7 @@ fn bodies_of_known_apis() {
             r#"{"prompt":["ab",{"prompt_string":"c"}],"n_predict":128,"n_cmpl":2,"cache_prompt":true}"#,
             Stated {
                 max_output_tokens: Some(128),
+                maximum_members: members(&[NPredict]),
                 choices: Some(2),
                 prompts: 2,
                 ..text(3)
@@ -257,9 +273,11 @@ fn streams_and_counts() {
     ];
     let below_one = ["0", "0.0001", "1e-400", "-1", "-0", "-2.5e3"];
     for (number, count) in table {
-        for name in MAXIMA {
+        for (name, member) in MAXIMA {
+            let is_number = number != "null";
             let stated = Stated {
                 max_output_tokens: count,
+                maximum_members: is_number.then_some(member).into_iter().collect(),
                 is_output_unbounded: below_one.contains(&number),
                 ..Stated::default()
             };
@@ -281,32 +299,46 @@ fn streams_and_counts() {
     for wrong in [
         "\"1000\"", "true", "[1]", "{}", "1e999", "-1e999", "01", "1.", "-", "+1", "1e", "NaN",
     ] {
-        for name in MAXIMA.into_iter().chain(["n", "best_of", "n_cmpl"]) {
+        let maxima = MAXIMA.map(|(name, _)| name).into_iter();
+        for name in maxima.chain(["n", "best_of", "n_cmpl"]) {
             assert_malformed(format!(r#"{{"{name}":{wrong}}}"#), "no count");
         }
     }
-    for (body, most) in [
-        (r#"{"max_tokens":1,"n_predict":10000}"#, Some(10_000)),
-        (r#"{"n_predict":10000,"max_tokens":1}"#, Some(10_000)),
+    for (body, most, stating) in [
+        (
+            r#"{"max_tokens":1,"n_predict":10000}"#,
+            10_000,
+            &[MaxTokens, NPredict][..],
+        ),
+        (
+            r#"{"n_predict":10000,"max_tokens":1}"#,
+            10_000,
+            &[MaxTokens, NPredict],
+        ),
         (
             r#"{"max_tokens":1,"max_completion_tokens":10000}"#,
-            Some(10_000),
+            10_000,
+            &[MaxTokens, MaxCompletionTokens],
         ),
         (
             r#"{"max_completion_tokens":10000,"max_tokens":1}"#,
-            Some(10_000),
+            10_000,
+            &[MaxTokens, MaxCompletionTokens],
         ),
         (
             r#"{"max_output_tokens":3,"max_completion_tokens":null,"max_tokens":2}"#,
-            Some(3),
+            3,
+            &[MaxTokens, MaxOutputTokens],
         ),
         (
             r#"{"a":{"max_tokens":5},"b":[{"n":5}],"max_tokens":1}"#,
-            Some(1),
+            1,
+            &[MaxTokens],
         ),
     ] {
         let stated = Stated {
-            max_output_tokens: most,
+            max_output_tokens: Some(most),
+            maximum_members: members(stating),
             ..Stated::default()
         };
         assert_states(body, Some(&stated), "the largest");
@@ -329,21 +361,47 @@ fn streams_and_counts() {
 /// below, and zero means no maximum there.
 #[test]
 fn a_maximum_below_one_hides_behind_no_other() {
-    for (members, most) in [
-        (r#""max_tokens":2,"n_predict":-1"#, Some(2)),
-        (r#""n_predict":-1,"max_tokens":2"#, Some(2)),
-        (r#""n_predict":-2"#, None),
-        (r#""max_output_tokens":-1,"max_tokens":2"#, Some(2)),
-        (r#""options":{"num_predict":0},"max_tokens":2"#, Some(2)),
-        (r#""max_tokens":2,"options":{"num_predict":0.5}"#, Some(2)),
-        (r#""generationConfig":{"maxOutputTokens":-1}"#, None),
+    for (stated, most, stating) in [
+        (
+            r#""max_tokens":2,"n_predict":-1"#,
+            Some(2),
+            &[MaxTokens, NPredict][..],
+        ),
+        (
+            r#""n_predict":-1,"max_tokens":2"#,
+            Some(2),
+            &[MaxTokens, NPredict],
+        ),
+        (r#""n_predict":-2"#, None, &[NPredict]),
+        (
+            r#""max_output_tokens":-1,"max_tokens":2"#,
+            Some(2),
+            &[MaxTokens, MaxOutputTokens],
+        ),
+        (
+            r#""options":{"num_predict":0},"max_tokens":2"#,
+            Some(2),
+            &[MaxTokens, Options],
+        ),
+        (
+            r#""max_tokens":2,"options":{"num_predict":0.5}"#,
+            Some(2),
+            &[MaxTokens, Options],
+        ),
+        (
+            r#""generationConfig":{"maxOutputTokens":-1}"#,
+            None,
+            &[GenerationConfig],
+        ),
     ] {
+        let body = format!("{{{stated}}}");
         let stated = Stated {
             max_output_tokens: most,
+            maximum_members: members(stating),
             is_output_unbounded: true,
             ..Stated::default()
         };
-        assert_states(format!("{{{members}}}"), Some(&stated), "no maximum");
+        assert_states(body, Some(&stated), "no maximum");
     }
     for members in [
         r#""n":0,"best_of":-1"#,
@@ -390,11 +448,11 @@ fn prompts_are_values_of_the_array_that_are_answered() {
     }
 }
 
-const MAXIMA: [&str; 4] = [
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "n_predict",
+const MAXIMA: [(&str, MaximumMember); 4] = [
+    ("max_tokens", MaxTokens),
+    ("max_completion_tokens", MaxCompletionTokens),
+    ("max_output_tokens", MaxOutputTokens),
+    ("n_predict", NPredict),
 ];
 
 const TEXTS: [&str; 18] = [
@@ -609,27 +667,29 @@ fn a_name_for_data_has_no_part_in_the_next_member() {
 
 #[test]
 fn settings_of_other_apis_state_the_output() {
-    let stated = |max_output_tokens, choices| Stated {
+    let stated = |max_output_tokens, stating: &[MaximumMember], choices| Stated {
         max_output_tokens,
+        maximum_members: members(stating),
         choices,
         ..Stated::default()
     };
     let table = [
         (
             r#""generationConfig":{"maxOutputTokens":8,"candidateCount":2}"#,
-            Some(stated(Some(8), Some(2))),
+            Some(stated(Some(8), &[GenerationConfig], Some(2))),
         ),
         (
             r#""generation_config":{"max_output_tokens":8.5,"candidate_count":null}"#,
-            Some(stated(Some(9), None)),
+            Some(stated(Some(9), &[GenerationConfig], None)),
         ),
         (
             r#""inferenceConfig":{"a":{"maxTokens":99},"maxTokens":3}"#,
-            Some(stated(Some(3), None)),
+            Some(stated(Some(3), &[InferenceConfig], None)),
         ),
         (
             r#""options":{"num_predict":-1}"#,
             Some(Stated {
+                maximum_members: members(&[Options]),
                 is_output_unbounded: true,
                 ..Stated::default()
             }),
@@ -637,26 +697,46 @@ fn settings_of_other_apis_state_the_output() {
         // The larger of several counts, in whatever order.
         (
             r#""options":{"num_predict":9,"num_predict":1},"max_tokens":4"#,
-            Some(stated(Some(9), None)),
+            Some(stated(Some(9), &[MaxTokens, Options], None)),
         ),
         (
             r#""n":1,"generationConfig":{"candidateCount":5}"#,
-            Some(stated(None, Some(5))),
+            Some(stated(None, &[], Some(5))),
         ),
         (
             r#""generationConfig":{"candidateCount":5},"n":1"#,
-            Some(stated(None, Some(5))),
+            Some(stated(None, &[], Some(5))),
+        ),
+        // A setting of another API: none that a server reads.
+        (
+            r#""options":{"maxOutputTokens":9,"maxTokens":1}"#,
+            Some(stated(Some(9), &[], None)),
+        ),
+        (
+            r#""inferenceConfig":{"maxOutputTokens":9}"#,
+            Some(stated(Some(9), &[], None)),
+        ),
+        (
+            r#""generation_config":{"num_predict":9,"maxTokens":1}"#,
+            Some(stated(Some(9), &[], None)),
+        ),
+        (
+            r#""inferenceConfig":{"num_predict":9,"maxTokens":1}"#,
+            Some(stated(Some(9), &[InferenceConfig], None)),
         ),
         // Nowhere else.
-        (r#""options":[{"num_predict":9}]"#, Some(stated(None, None))),
-        (r#""options":"num_predict""#, Some(stated(None, None))),
+        (
+            r#""options":[{"num_predict":9}]"#,
+            Some(stated(None, &[], None)),
+        ),
+        (r#""options":"num_predict""#, Some(stated(None, &[], None))),
         (
             r#""metadata":{"num_predict":9},"num_predict":8"#,
-            Some(stated(None, None)),
+            Some(stated(None, &[], None)),
         ),
         (
             r#""options":{"num_ctx":[1,"x",{"num_predict":7}]},"seed":3"#,
-            Some(stated(None, None)),
+            Some(stated(None, &[], None)),
         ),
         // Some servers read numbers in strings.
         (r#""generationConfig":{"maxOutputTokens":"8192"}"#, None),
