@@ -11,7 +11,7 @@ mod reference;
 use libfuzzer_sys::fuzz_target;
 use tower_throttle::{
     __bench::FactsScan,
-    facts::{RequestFacts, UnreadReason},
+    facts::{MaximumMember, RequestFacts, UnreadReason},
 };
 
 use crate::reference::Stated;

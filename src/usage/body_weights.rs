@@ -261,25 +261,34 @@ mod tests {
 
     #[test]
     fn no_body_is_cheaper_by_the_dearest_weights() {
-        let sizes = [0, 1, 3, 4_000];
-        let estimates = sizes.map(|bytes| {
+        let sizes = [
+            (0, MaximumMember::MaxTokens),
+            (1, MaximumMember::NPredict),
+            (3, MaximumMember::MaxTokens),
+            (4_000, MaximumMember::Options),
+        ];
+        let estimates = sizes.map(|(bytes, member)| {
             let estimate = BodyEstimate::new().bytes_per_token(bytes);
-            estimate.output(4_000 - bytes).max_output(bytes * 3)
+            let estimate = estimate.output(4_000 - bytes).max_output(bytes * 3);
+            estimate.maximum_from([member, MaximumMember::InferenceConfig])
         });
         let bodies = [
             r#"{"prompt":"some text"}"#,
             r#"{"prompt":["a","b"],"max_tokens":5000,"n":2}"#,
             r#"{"messages":["data:,"],"max_tokens":-1}"#,
+            r#"{"max_tokens":2}"#,
+            r#"{"n_predict":2}"#,
         ];
         for one in estimates.map(weights) {
             for other in estimates.map(weights) {
                 for body in bodies {
                     let dearest = tokens(&one.or_dearer(other), body);
-                    let own = tokens(&one, body);
-                    assert!(
-                        own.0 <= dearest.0 && own.1 <= dearest.1,
-                        "{one:?} {other:?} {body}"
-                    );
+                    for own in [one, other].map(|own| tokens(&own, body)) {
+                        assert!(
+                            own.0 <= dearest.0 && own.1 <= dearest.1,
+                            "{one:?} {other:?} {body}"
+                        );
+                    }
                 }
             }
         }

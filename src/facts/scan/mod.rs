@@ -20,4 +20,4 @@ mod utf8;
 
 pub(crate) use self::scanner::FactsScanner;
 #[cfg(test)]
-use super::RequestFacts;
+use super::{MaximumMember, RequestFacts};

@@ -1,13 +1,38 @@
 //! The facts that a scan should find, read with serde_json and without any regard to time or memory. The fuzz target
 //! uses this file too.
 
-use std::{cmp::Ordering, fmt};
+use std::{cmp::Ordering, collections::HashSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::{RawValue, Value};
 
-use super::RequestFacts;
-use crate::facts::{MaximumMember, MaximumMembers};
+use super::{MaximumMember, RequestFacts};
+
+/// The members and the settings by which servers read a maximum.
+const MAXIMA: [(&str, MaximumMember); 10] = [
+    ("max_tokens", MaximumMember::MaxTokens),
+    ("max_completion_tokens", MaximumMember::MaxCompletionTokens),
+    ("max_output_tokens", MaximumMember::MaxOutputTokens),
+    ("n_predict", MaximumMember::NPredict),
+    (
+        "generationConfig.maxOutputTokens",
+        MaximumMember::GenerationConfig,
+    ),
+    (
+        "generationConfig.max_output_tokens",
+        MaximumMember::GenerationConfig,
+    ),
+    (
+        "generation_config.maxOutputTokens",
+        MaximumMember::GenerationConfig,
+    ),
+    (
+        "generation_config.max_output_tokens",
+        MaximumMember::GenerationConfig,
+    ),
+    ("inferenceConfig.maxTokens", MaximumMember::InferenceConfig),
+    ("options.num_predict", MaximumMember::Options),
+];
 
 /// The facts of a body, or `None` of one that is malformed.
 pub(super) fn facts(body: &[u8]) -> Option<Stated> {
@@ -33,7 +58,7 @@ pub(super) struct Stated {
     pub(super) service_tier: Option<String>,
     pub(super) is_stream: bool,
     pub(super) max_output_tokens: Option<u64>,
-    pub(super) maximum_members: MaximumMembers,
+    pub(super) maximum_members: HashSet<MaximumMember>,
     pub(super) is_output_unbounded: bool,
     pub(super) choices: Option<u64>,
     pub(super) prompts: u64,
@@ -49,7 +74,11 @@ impl From<&RequestFacts> for Stated {
             service_tier: facts.service_tier().map(str::to_owned),
             is_stream: facts.is_stream(),
             max_output_tokens: facts.max_output_tokens(),
-            maximum_members: facts.maximum_members(),
+            maximum_members: MAXIMA
+                .into_iter()
+                .map(|(_, member)| member)
+                .filter(|member| facts.has_maximum(*member))
+                .collect(),
             is_output_unbounded: facts.is_output_unbounded(),
             choices: facts.choices(),
             prompts: facts.prompts(),
@@ -161,11 +190,8 @@ impl Stated {
         self.max_output_tokens = self.max_output_tokens.max(count(json)?);
         // `null` states none.
         if json != "null" {
-            let path = path.replace("generation_config", "generationConfig");
-            let path = path.replace("Config.max_output_tokens", "Config.maxOutputTokens");
-            let all = MaximumMember::ALL.into_iter();
-            let read = all.filter(|member| member.as_str() == path);
-            self.maximum_members.extend(read);
+            let read = MAXIMA.into_iter().filter(|(of, _)| *of == path);
+            self.maximum_members.extend(read.map(|(_, member)| member));
         }
         let is_below_one = json.starts_with('-') || matches!(whole_and_rest(json)?, Some((0, _)));
         self.is_output_unbounded |= is_below_one;

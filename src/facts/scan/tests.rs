@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{reference::Stated, *};
@@ -5,7 +7,7 @@ use crate::{
     cases::cases,
     facts::{
         MaximumMember::{self, *},
-        MaximumMembers, UnreadReason,
+        UnreadReason,
     },
 };
 
@@ -58,7 +60,7 @@ fn assert_malformed(body: impl AsRef<[u8]>, what: &str) {
     assert_states(body, None, what);
 }
 
-fn members(stating: &[MaximumMember]) -> MaximumMembers {
+fn members(stating: &[MaximumMember]) -> HashSet<MaximumMember> {
     stating.iter().copied().collect()
 }
 
