@@ -2,10 +2,10 @@
 
 mod support;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use support::{admitted, decision, hourly, passes, request, send, served, throttle};
 use tower::Layer;
-use tower_throttle::{Clients, InFlight, Limits, Plan, Rules, ThrottleLayer};
+use tower_throttle::{Clients, InFlight, Limits, Models, Plan, Rules, ThrottleLayer};
 
 /// Every scope closed, and one exempt route.
 fn closed() -> Rules {
@@ -79,6 +79,47 @@ async fn an_unlimited_route_is_still_counted_by_clients_and_the_total() {
         .clients(Clients::by_header("x-api-key").each(hourly(2)));
     let service = throttle(rules).layer(served());
     assert_eq!(admitted(&service, 9, "GET", "/health").await, 2);
+}
+
+/// A path that an axum router may give to an exempt route or to another has the limits of the other: of models, by its
+/// cost, and of a throttle that is closed.
+#[tokio::test(start_paused = true)]
+async fn a_path_that_may_mean_another_route_than_the_exempt_one_is_not_exempt() {
+    let models = Models::by_header("x-model").otherwise(hourly(2).named("models"));
+    let rules = Rules::new()
+        .total(hourly(4).named("total"))
+        .route("GET /health", Limits::exempt())
+        .route("GET /{page}", Limits::new())
+        .models(models)
+        .cost_by(|head| head.field("x-cost")?.parse().ok());
+    let throttle = throttle(rules);
+    let service = throttle.layer(served());
+    let taken = || {
+        let snapshot = throttle.handle().snapshot();
+        let taken = |name| {
+            let limit = snapshot.limits.iter().find(|it| &*it.name == name)?;
+            Some(limit.burst - limit.remaining?)
+        };
+        [taken("total"), taken("models")]
+    };
+    for (path, cost, status, takes) in [
+        ("/health", "3", 200, [0, 0]),
+        ("/he%61lth", "1", 200, [1, 1]),
+        ("/he%61lth", "3", 200, [4, 2]),
+        ("/he%61lth", "1", 429, [4, 2]),
+        ("/health", "1", 200, [4, 2]),
+    ] {
+        let mut request = request("GET", path);
+        let cost = HeaderValue::from_static(cost);
+        request.headers_mut().insert("x-cost", cost);
+        assert_eq!(send(&service, request).await.status(), status, "{path}");
+        assert_eq!(taken(), takes.map(Some), "{path}");
+    }
+    throttle.handle().close();
+    for (path, status) in [("/health", 200), ("/he%61lth", 503)] {
+        let answer = send(&service, request("GET", path)).await;
+        assert_eq!(answer.status(), status, "{path}, closed");
+    }
 }
 
 #[tokio::test(start_paused = true)]
