@@ -107,8 +107,8 @@ fn every_setting_that_a_reload_changes_is_told_by_name_from_and_to() {
                 "estimate: from the body (output 7), otherwise 8 => from the body (output 7), otherwise 9",
                 "estimate of `m`, estimate: none => bytes_per_token 2, output 3",
                 "estimate of `n`, estimate: none => default weights",
-                "estimate of `o`, estimate: none => output 1, maximum from nothing",
-                "estimate of `p`, estimate: none => maximum from `max_tokens`",
+                "estimate of `o`, estimate: none => output 1, maximum_from none",
+                "estimate of `p`, estimate: none => maximum_from `max_tokens`",
             ],
         ),
         (

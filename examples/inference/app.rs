@@ -51,7 +51,7 @@ pub(crate) fn slots() -> Limits {
         .max_waiting(64)
 }
 
-/// The prompt, and the most that a handler writes unless it is asked for less by a member that it reads.
+/// The prompt, and the most that a handler writes unless it is asked for less, by a member that one of the APIs has.
 fn body_estimate() -> BodyEstimate {
     BodyEstimate::new().output(256).maximum_from([
         MaximumMember::MaxTokens,

@@ -2,24 +2,25 @@
 
 use std::fmt;
 
-/// A member of a body that states the most tokens of an answer. Each server reads some of them, and passes over the
-/// others; see [`BodyEstimate::maximum_from`](crate::usage::BodyEstimate::maximum_from).
+/// A member of a body that states the most tokens of an answer. Each server reads some of them and ignores the others:
+/// [the guide](crate::guides::costs#maxima-that-a-server-ignores) has a table, for
+/// [`BodyEstimate::maximum_from`](crate::usage::BodyEstimate::maximum_from).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MaximumMember {
-    /// `max_tokens` of OpenAI's chats and completions, Anthropic and vLLM.
+    /// `max_tokens`.
     MaxTokens,
-    /// `max_completion_tokens` of OpenAI's chats.
+    /// `max_completion_tokens`.
     MaxCompletionTokens,
-    /// `max_output_tokens` of OpenAI's responses.
+    /// `max_output_tokens`.
     MaxOutputTokens,
-    /// `n_predict` of llama.cpp.
+    /// `n_predict`.
     NPredict,
-    /// `generationConfig.maxOutputTokens` of Gemini, with each name in camel or in snake case.
+    /// `generationConfig.maxOutputTokens`, each name in camel or in snake case.
     GenerationConfig,
-    /// `inferenceConfig.maxTokens` of Bedrock.
+    /// `inferenceConfig.maxTokens`.
     InferenceConfig,
-    /// `options.num_predict` of Ollama.
+    /// `options.num_predict`.
     Options,
 }
 
@@ -62,7 +63,7 @@ impl fmt::Display for MaximumMember {
 pub(crate) struct MaximumMembers(u8);
 
 impl MaximumMembers {
-    pub(crate) const ALL: Self = Self(u8::MAX);
+    pub(crate) const ALL: Self = Self((1 << MaximumMember::ALL.len()) - 1);
 
     fn bit(member: MaximumMember) -> u8 {
         1 << member as u8

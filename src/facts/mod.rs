@@ -5,10 +5,11 @@
 //!
 //! # Rules
 //!
-//! - Facts are members of the top-level object. Members of the same names inside others mean nothing, but for counts in
-//!   `generationConfig`, `generation_config`, `inferenceConfig` and `options`.
-//! - A name may be written with escapes. A member that states a fact may be given only once: servers disagree on which
-//!   of two counts. For the same reason its name may not differ in upper and lower case alone: Go's parser takes it.
+//! - Facts are members of the top-level object. Members of the same names inside others mean nothing. The counts of
+//!   Gemini, Bedrock and Ollama are settings in `generationConfig`, `inferenceConfig` and `options`, each in its own.
+//! - A name may be written with escapes. A member or setting that states a fact may be given only once, by either of the
+//!   names that Gemini has for it: servers disagree on which of two counts. For the same reason its name may not differ
+//!   in upper and lower case alone, nor by U+017F for `s` and U+212A for `k`: Go's parser takes it.
 //! - `null` is like no member at all. A `model` or `service_tier` that is no string, a `stream` that is neither true
 //!   nor false, and a count that is no number make the body [malformed](UnreadReason::Malformed), as does a string of
 //!   more than 256 bytes as `model` or `service_tier`: shortened names of two models could be the same.

@@ -254,7 +254,7 @@
 //! - A model that is not named has the weights for all. One that was not read has the dearest of each weight, and a body
 //!   that was not read costs no less than an answer of its model.
 //!
-//! # Maxima that a server passes over
+//! # Maxima that a server ignores
 //!
 //! A request is estimated by the maximum that it states. Servers read it from different members: to vLLM, a chat with
 //! `{"n_predict": 1}` has no maximum at all. Its estimate would be one token until its answer is settled. Tell the
@@ -275,15 +275,16 @@
 //! |---|---|
 //! | OpenAI's chats, vLLM's | `max_tokens`, `max_completion_tokens` |
 //! | OpenAI's responses | `max_output_tokens` |
-//! | Anthropic's messages, OpenAI's completions | `max_tokens` |
-//! | llama.cpp | `n_predict`, `max_tokens` |
+//! | Anthropic's messages, completions of OpenAI and vLLM | `max_tokens` |
+//! | llama.cpp | `n_predict`, `max_tokens`; new ones `max_completion_tokens` too |
 //! | Ollama's own API | `options.num_predict` |
+//! | Ollama's chats and completions in OpenAI's API | `max_tokens` |
 //! | Gemini | `generationConfig.maxOutputTokens` |
 //! | Bedrock's Converse | `inferenceConfig.maxTokens` |
 //!
-//! A maximum in another member may still make a request dearer, and never cheaper. A server with several of these APIs
-//! needs the members of all, and cannot tell whether a request states that of its own API. One that reads none of them
-//! needs `[]`.
+//! A maximum in another member may still make a request dearer, and never cheaper. For a server with several of these
+//! APIs, name the members of all. The estimate does not know which API a request is for: the member of another makes it
+//! cheaper, unless each API has a throttle of its own. Write `[]` for a server that reads none of them.
 //!
 //! # Money
 //!

@@ -401,8 +401,8 @@ fn weights(estimate: &BodyEstimate) -> String {
     let members = estimate.maximum_from.map(|members| {
         let members: Vec<_> = members.iter().map(|member| format!("`{member}`")).collect();
         match members.is_empty() {
-            true => "maximum from nothing".to_owned(),
-            false => format!("maximum from {}", members.join(" or ")),
+            true => "maximum_from none".to_owned(),
+            false => format!("maximum_from {}", members.join(" or ")),
         }
     });
     let parts: Vec<_> = numbers.chain(members).collect();

@@ -12,8 +12,8 @@ use crate::facts::{MaximumMember, MaximumMembers};
 /// - **Output**: the most tokens that the request asks for, or 1,000 if it does not say, for each
 ///   [answer](crate::facts::RequestFacts::choices) to each [prompt](crate::facts::RequestFacts::prompts). A maximum of
 ///   less than one token, which some servers take for [none](crate::facts::RequestFacts::is_output_unbounded), counts as
-///   none. No answers and no prompts count as one. A maximum that the server passes over would make such a request
-///   cheaper than it is: [`maximum_from`](Self::maximum_from) tells which ones it reads.
+///   none. No answers and no prompts count as one. A maximum in a member that the server ignores would make a
+///   request too cheap: name those that it reads by [`maximum_from`](Self::maximum_from).
 ///
 /// A sum above 2⁶⁴ − 1 counts as 2⁶⁴ − 1. A limit reserves no more than a part of its burst; see [`Estimate`].
 ///

@@ -197,7 +197,7 @@ mod tests {
             ("{}", [500; 4]),
             // Where no server reads them.
             (r#"{"options":{"maxTokens":20}}"#, [500; 4]),
-            (r#"{"generationConfig":{"num_predict":900}}"#, [900; 4]),
+            (r#"{"generationConfig":{"num_predict":900}}"#, [500; 4]),
         ];
         for (body, outputs) in table {
             let all = [chats, ollama, none, any].map(|weights| tokens(&weights, body).1);
@@ -205,6 +205,8 @@ mod tests {
         }
         let dearest = chats.or_dearer(ollama);
         assert_eq!(tokens(&dearest, r#"{"max_tokens":20}"#), (0, 500));
+        let both = chats.or_dearer(of(&[MaxTokens]));
+        assert_eq!(tokens(&both, r#"{"max_tokens":20}"#), (0, 20));
         let own = BodyEstimate::new().maximum_from([Options]);
         assert_eq!(chats.with(&own), ollama);
         assert_eq!(ollama.with(&BodyEstimate::new().output(500)), ollama);
@@ -270,7 +272,7 @@ mod tests {
         let estimates = sizes.map(|(bytes, member)| {
             let estimate = BodyEstimate::new().bytes_per_token(bytes);
             let estimate = estimate.output(4_000 - bytes).max_output(bytes * 3);
-            estimate.maximum_from([member, MaximumMember::InferenceConfig])
+            estimate.maximum_from([member])
         });
         let bodies = [
             r#"{"prompt":"some text"}"#,

@@ -122,12 +122,7 @@ impl FactMember {
             b"inputs" => Self::Inputs,
             b"message" => Self::Message,
             b"chat_history" => Self::ChatHistory,
-            _ if Self::NAMES
-                .iter()
-                .any(|known| name.eq_ignore_ascii_case(known)) =>
-            {
-                Self::OtherCase
-            }
+            _ if Self::NAMES.iter().any(|known| is_other_case(name, known)) => Self::OtherCase,
             _ => Self::Other,
         }
     }
@@ -152,23 +147,45 @@ impl FactMember {
             Self::Choices | Self::BestOf | Self::NCmpl => return Some(FactCount::Choices),
             _ => return None,
         };
-        Some(FactCount::MaxOutputTokens(Some(maximum)))
+        Some(FactCount::MaxOutputTokens(maximum))
     }
 
-    /// Returns the count that a setting in the member states, if it states one.
-    pub(super) fn setting(self, name: &[u8]) -> Option<FactCount> {
-        let maximum = match (self, name) {
-            (
-                Self::GenerationConfig | Self::GenerationConfigSnake,
-                b"maxOutputTokens" | b"max_output_tokens",
-            ) => Some(MaximumMember::GenerationConfig),
-            (Self::InferenceConfig, b"maxTokens") => Some(MaximumMember::InferenceConfig),
-            (Self::Options, b"num_predict") => Some(MaximumMember::Options),
-            (_, b"maxOutputTokens" | b"max_output_tokens" | b"maxTokens" | b"num_predict") => None,
-            (_, b"candidateCount" | b"candidate_count") => return Some(FactCount::Choices),
-            _ => return None,
-        };
-        Some(FactCount::MaxOutputTokens(maximum))
+    /// Returns the settings in the member that state counts. One in the object of another API means nothing.
+    fn settings(self) -> &'static [(&'static [u8], FactCount)] {
+        match self {
+            Self::GenerationConfig | Self::GenerationConfigSnake => {
+                const MAXIMUM: FactCount =
+                    FactCount::MaxOutputTokens(MaximumMember::GenerationConfig);
+                &[
+                    (b"maxOutputTokens", MAXIMUM),
+                    (b"max_output_tokens", MAXIMUM),
+                    (b"candidateCount", FactCount::Choices),
+                    (b"candidate_count", FactCount::Choices),
+                ]
+            }
+            Self::InferenceConfig => &[(
+                b"maxTokens",
+                FactCount::MaxOutputTokens(MaximumMember::InferenceConfig),
+            )],
+            Self::Options => &[(
+                b"num_predict",
+                FactCount::MaxOutputTokens(MaximumMember::Options),
+            )],
+            _ => &[],
+        }
+    }
+
+    /// Returns what a setting in the member states.
+    pub(super) fn setting(self, name: &[u8]) -> CountSetting {
+        for (known, count) in self.settings() {
+            if name == *known {
+                return CountSetting::Count(*count);
+            }
+            if is_other_case(name, known) {
+                return CountSetting::OtherCase;
+            }
+        }
+        CountSetting::Other
     }
 
     /// Returns whether names in the member count: those of settings that are facts, and some in the text.
@@ -199,6 +216,8 @@ impl FactMember {
     pub(super) fn bit(self) -> u64 {
         match self {
             Self::Other | Self::OtherCase => 0,
+            // Gemini takes both for one. Of two instructions, both count.
+            Self::GenerationConfigSnake => Self::GenerationConfig.bit(),
             _ => 1 << self as u64,
         }
     }
@@ -207,13 +226,51 @@ impl FactMember {
 /// A count that is a fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FactCount {
-    /// The most tokens of the answer, without a member if no server reads it there.
-    MaxOutputTokens(Option<MaximumMember>),
+    /// The most tokens of the answer.
+    MaxOutputTokens(MaximumMember),
     /// The number of answers.
     Choices,
+}
+
+impl FactCount {
+    /// Returns a bit of its own among the counts of one object of settings.
+    pub(super) fn bit(self) -> u8 {
+        match self {
+            Self::MaxOutputTokens(_) => 1,
+            Self::Choices => 2,
+        }
+    }
+}
+
+/// A setting in a member that has settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CountSetting {
+    Count(FactCount),
+    /// A name that is a count's but for upper and lower case.
+    OtherCase,
+    Other,
 }
 
 /// Returns whether a member of this name has encoded data as its value.
 pub(super) fn is_data(name: &[u8]) -> bool {
     matches!(name, b"data" | b"file_data" | b"bytes")
+}
+
+/// Returns whether a name is a known one but for the case, as Go's parser compares names: to it the long s and the sign
+/// of the kelvin are letters of ASCII.
+fn is_other_case(name: &[u8], known: &[u8]) -> bool {
+    let mut rest = name;
+    for letter in known {
+        let (folded, after) = match rest {
+            [0xC5, 0xBF, after @ ..] => (b's', after),
+            [0xE2, 0x84, 0xAA, after @ ..] => (b'k', after),
+            [byte, after @ ..] => (byte.to_ascii_lowercase(), after),
+            [] => return false,
+        };
+        if folded != letter.to_ascii_lowercase() {
+            return false;
+        }
+        rest = after;
+    }
+    rest.is_empty()
 }

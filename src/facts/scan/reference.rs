@@ -9,25 +9,13 @@ use serde_json::value::{RawValue, Value};
 use super::{MaximumMember, RequestFacts};
 
 /// The members and the settings by which servers read a maximum.
-const MAXIMA: [(&str, MaximumMember); 10] = [
+const MAXIMA: [(&str, MaximumMember); 7] = [
     ("max_tokens", MaximumMember::MaxTokens),
     ("max_completion_tokens", MaximumMember::MaxCompletionTokens),
     ("max_output_tokens", MaximumMember::MaxOutputTokens),
     ("n_predict", MaximumMember::NPredict),
     (
         "generationConfig.maxOutputTokens",
-        MaximumMember::GenerationConfig,
-    ),
-    (
-        "generationConfig.max_output_tokens",
-        MaximumMember::GenerationConfig,
-    ),
-    (
-        "generation_config.maxOutputTokens",
-        MaximumMember::GenerationConfig,
-    ),
-    (
-        "generation_config.max_output_tokens",
         MaximumMember::GenerationConfig,
     ),
     ("inferenceConfig.maxTokens", MaximumMember::InferenceConfig),
@@ -44,12 +32,37 @@ pub(super) fn facts(body: &[u8]) -> Option<Stated> {
     let mut stated = Stated::default();
     for (at, (name, value)) in members.iter().enumerate() {
         let read = stated.read(name, value.get())?;
-        let is_again = members[..at].iter().any(|(earlier, _)| earlier == name);
+        let is_again = members[..at]
+            .iter()
+            .any(|(earlier, _)| member(earlier) == member(name));
         if read == Meaning::Fact && is_again {
             return None;
         }
     }
     Some(stated)
+}
+
+/// A member, or the other one that Gemini takes for the same.
+fn member(name: &str) -> &str {
+    match name {
+        "generation_config" => "generationConfig",
+        _ => name,
+    }
+}
+
+/// A setting, or the other one that Gemini takes for the same.
+fn setting(name: &str) -> &str {
+    match name {
+        "max_output_tokens" => "maxOutputTokens",
+        "candidate_count" => "candidateCount",
+        _ => name,
+    }
+}
+
+/// A name as a parser sees it that pays no regard to upper and lower case.
+fn folded(name: &str) -> String {
+    let name = name.replace('\u{17F}', "s").replace('\u{212A}', "k");
+    name.to_ascii_lowercase()
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -112,8 +125,13 @@ impl Stated {
             within @ ("generationConfig" | "generation_config" | "inferenceConfig" | "options") => {
                 // Any value but an object has no settings.
                 if let Ok(Members(settings)) = serde_json::from_str(json) {
-                    for (name, value) in settings {
-                        self.set(&format!("{within}.{name}"), value.get())?;
+                    for (at, (name, value)) in settings.iter().enumerate() {
+                        let read = self.set(member(within), name, value.get())?;
+                        let mut earlier = settings[..at].iter().map(|(name, _)| name);
+                        let is_again = earlier.any(|it| setting(it) == setting(name));
+                        if read == Meaning::Fact && is_again {
+                            return None;
+                        }
                     }
                 }
             }
@@ -165,7 +183,7 @@ impl Stated {
                     "message",
                     "chat_history",
                 ];
-                let is_another_case = names.contains(&&*name.to_ascii_lowercase());
+                let is_another_case = names.contains(&&*folded(name));
                 return (!is_another_case).then_some(Meaning::Nothing);
             }
         }
@@ -173,17 +191,28 @@ impl Stated {
     }
 
     /// Reads a setting, unless its value is of a wrong type.
-    fn set(&mut self, name: &str, json: &str) -> Option<()> {
-        let path = name;
-        let (_, name) = path.split_once('.')?;
-        match name {
-            "maxOutputTokens" | "max_output_tokens" | "maxTokens" | "num_predict" => {
-                self.most(path, json)?;
-            }
-            "candidateCount" | "candidate_count" => self.choices = self.choices.max(count(json)?),
-            _ => {}
+    fn set(&mut self, within: &str, name: &str, json: &str) -> Option<Meaning> {
+        let known: &[_] = match within {
+            "generationConfig" => &[
+                "maxOutputTokens",
+                "max_output_tokens",
+                "candidateCount",
+                "candidate_count",
+            ],
+            "inferenceConfig" => &["maxTokens"],
+            "options" => &["num_predict"],
+            _ => unreachable!("{within} has no settings"),
+        };
+        if !known.contains(&name) {
+            let mut known = known.iter().map(|known| known.to_ascii_lowercase());
+            let is_another_case = known.any(|known| known == folded(name));
+            return (!is_another_case).then_some(Meaning::Nothing);
         }
-        Some(())
+        match setting(name) {
+            "candidateCount" => self.choices = self.choices.max(count(json)?),
+            name => self.most(&format!("{within}.{name}"), json)?,
+        }
+        Some(Meaning::Fact)
     }
 
     fn most(&mut self, path: &str, json: &str) -> Option<()> {

@@ -7,7 +7,7 @@ use std::str;
 use super::{
     escape::{Escape, EscapeStep, short},
     exact_number::ExactNumber,
-    member::{FactCount, FactMember, is_data},
+    member::{CountSetting, FactCount, FactMember, is_data},
     plain::{PlainBytes, plain},
     text_value::TextValue,
     utf8::CutCharacter,
@@ -32,6 +32,8 @@ pub(crate) struct FactsScanner {
     member: FactMember,
     /// The bits of those that were given.
     given: u64,
+    /// The bits of its settings that were given.
+    given_settings: u8,
     /// The setting in it whose value comes next or is being read, if it is a fact.
     setting: Option<FactCount>,
     /// The member that was named last, in the text, has encoded data.
@@ -96,6 +98,7 @@ impl FactsScanner {
             nesting: Nesting::default(),
             member: FactMember::Other,
             given: 0,
+            given_settings: 0,
             setting: None,
             is_data: false,
             cut: CutCharacter::default(),
@@ -404,14 +407,26 @@ impl FactsScanner {
                     self.facts.text_bytes += self.name_bytes + len(part);
                 }
             } else {
-                let is_setting = self.nesting.depth() == 2;
-                self.setting = is_setting.then(|| self.member.setting(name)).flatten();
+                self.setting = None;
+                if self.nesting.depth() == 2 {
+                    match self.member.setting(name) {
+                        CountSetting::Count(count) if self.given_settings & count.bit() == 0 => {
+                            self.given_settings |= count.bit();
+                            self.setting = Some(count);
+                        }
+                        CountSetting::Count(_) | CountSetting::OtherCase => {
+                            return ScanState::Malformed;
+                        }
+                        CountSetting::Other => {}
+                    }
+                }
             }
             return ScanState::Colon;
         }
         let member = FactMember::named(name);
         self.member = member;
         self.is_data = false;
+        self.given_settings = 0;
         self.setting = None;
         if self.given & member.bit() != 0 || member == FactMember::OtherCase {
             return ScanState::Malformed;
@@ -475,7 +490,7 @@ impl FactsScanner {
         }
         match self.setting.or_else(|| self.member.count()) {
             Some(FactCount::MaxOutputTokens(member)) => {
-                self.facts.maximum_members.extend(member);
+                self.facts.maximum_members.extend([member]);
                 let most = &mut self.facts.max_output_tokens;
                 *most = (*most).max(self.number.rounded_up());
                 self.facts.is_output_unbounded |= self.number.is_below_one();

@@ -698,7 +698,7 @@ fn settings_of_other_apis_state_the_output() {
         ),
         // The larger of several counts, in whatever order.
         (
-            r#""options":{"num_predict":9,"num_predict":1},"max_tokens":4"#,
+            r#""options":{"num_predict":9},"max_tokens":4"#,
             Some(stated(Some(9), &[MaxTokens, Options], None)),
         ),
         (
@@ -709,22 +709,18 @@ fn settings_of_other_apis_state_the_output() {
             r#""generationConfig":{"candidateCount":5},"n":1"#,
             Some(stated(None, &[], Some(5))),
         ),
-        // A setting of another API: none that a server reads.
+        // A setting of another API, which no server reads there.
         (
-            r#""options":{"maxOutputTokens":9,"maxTokens":1}"#,
-            Some(stated(Some(9), &[], None)),
+            r#""options":{"maxOutputTokens":9,"maxTokens":true}"#,
+            Some(stated(None, &[], None)),
         ),
         (
-            r#""inferenceConfig":{"maxOutputTokens":9}"#,
-            Some(stated(Some(9), &[], None)),
+            r#""generation_config":{"num_predict":9,"num_predict":1}"#,
+            Some(stated(None, &[], None)),
         ),
         (
-            r#""generation_config":{"num_predict":9,"maxTokens":1}"#,
-            Some(stated(Some(9), &[], None)),
-        ),
-        (
-            r#""inferenceConfig":{"num_predict":9,"maxTokens":1}"#,
-            Some(stated(Some(9), &[InferenceConfig], None)),
+            r#""inferenceConfig":{"NUM_PREDICT":9,"candidateCount":2,"maxTokens":1}"#,
+            Some(stated(Some(1), &[InferenceConfig], None)),
         ),
         // Nowhere else.
         (
@@ -746,6 +742,37 @@ fn settings_of_other_apis_state_the_output() {
         (r#""generationConfig":{"maxOutputTokens":[1]}"#, None),
         (r#""generationConfig":{"maxOutputTokens":true}"#, None),
         (r#""generationConfig":{},"generationConfig":{}"#, None),
+        // To Gemini both are one.
+        (r#""generationConfig":{},"generation_config":{}"#, None),
+        // Servers disagree on which of two counts.
+        (r#""options":{"num_predict":1,"num_predict":null}"#, None),
+        (
+            r#""inferenceConfig":{"maxTokens":null,"maxTokens":1}"#,
+            None,
+        ),
+        (
+            r#""generationConfig":{"maxOutputTokens":1,"max_output_tokens":9}"#,
+            None,
+        ),
+        (
+            r#""generationConfig":{"candidateCount":1,"a":{},"candidate_count":9}"#,
+            None,
+        ),
+        // Go's parser takes them for the names that are read.
+        (
+            r#""generationConfig":{"maxOutputTokens":1,"MaxOutputTokens":9}"#,
+            None,
+        ),
+        (r#""options":{"Num_Predict":1}"#, None),
+        ("\"inferenceConfig\":{\"maxTo\u{212A}ens\":1}", None),
+        ("\"option\u{17F}\":{}", None),
+        (r#""option\u017f":{}"#, None),
+        (r#""max_to\u212aens":9"#, None),
+        ("\"me\u{17F}\u{17F}ages\":[]", None),
+        (
+            "\"\u{17F}\":1,\"me\u{17F}\":1",
+            Some(stated(None, &[], None)),
+        ),
         (r#""GenerationConfig":{}"#, None),
     ];
     for (members, stated) in table {
