@@ -709,6 +709,10 @@ fn settings_of_other_apis_state_the_output() {
             r#""generationConfig":{"candidateCount":5},"n":1"#,
             Some(stated(None, &[], Some(5))),
         ),
+        (
+            r#""generationConfig":{"maxOutputTokens":1},"options":{"num_predict":2}"#,
+            Some(stated(Some(2), &[GenerationConfig, Options], None)),
+        ),
         // A setting of another API, which no server reads there.
         (
             r#""options":{"maxOutputTokens":9,"maxTokens":true}"#,
