@@ -271,6 +271,7 @@ async fn a_hold_holds_nothing_and_keeps_nothing_after_the_end() {
     let service = told(&layer);
     let answer = ask(&service, "POST", "/job").await;
     let (hold, usage) = (hold(&answer), answer.extensions().get::<Usage>().cloned());
+    assert_eq!(format!("{hold:?}"), r#"Hold { route: "POST /job", .. }"#);
     bytes(answer).await;
     assert_eq!((held(&handle).0, handle.in_flight()), (0, Some(0)), "inert");
     assert!(hold.keep().is_none() && hold.clone().keep_at_most(SECOND).is_none());
