@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_maximum_that_the_server_passes_over_makes_no_request_cheaper() {
+    fn a_maximum_that_the_server_ignores_makes_no_request_cheaper() {
         use MaximumMember::{MaxCompletionTokens, MaxTokens, Options};
         let of = |members: &[MaximumMember]| {
             let members = members.iter().copied();

@@ -122,8 +122,21 @@ impl FactMember {
             b"inputs" => Self::Inputs,
             b"message" => Self::Message,
             b"chat_history" => Self::ChatHistory,
-            _ if Self::NAMES.iter().any(|known| is_other_case(name, known)) => Self::OtherCase,
-            _ => Self::Other,
+            _ => Self::unknown(name),
+        }
+    }
+
+    /// Returns what a name is that is no fact's. Nearly all are of ASCII, and compared as a whole.
+    #[inline(never)]
+    fn unknown(name: &[u8]) -> Self {
+        let mut names = Self::NAMES.iter();
+        let is_another_case = match name.is_ascii() {
+            true => names.any(|known| name.eq_ignore_ascii_case(known)),
+            false => names.any(|known| is_other_case(name, known)),
+        };
+        match is_another_case {
+            true => Self::OtherCase,
+            false => Self::Other,
         }
     }
 
@@ -175,7 +188,8 @@ impl FactMember {
         }
     }
 
-    /// Returns what a setting in the member states.
+    /// Returns what a setting in the member states. Out of line, since most bodies have no settings.
+    #[inline(never)]
     pub(super) fn setting(self, name: &[u8]) -> CountSetting {
         for (known, count) in self.settings() {
             if name == *known {
