@@ -28,7 +28,7 @@ FEATURES = "axum,config,metrics,test-util,tracing,watch"
 # Binaries that ask for a server, for other features or for real time, or that send requests for long.
 LEFT_OUT = {
     *["redis", "redis_faults", "redis_limits", "redis_public", "redis_tls", "replicas"],
-    *["opentelemetry", "request_files", "routers", "routers_tonic", "watch", "websocket"],
+    *["opentelemetry", "request_files", "routers", "routers_tonic", "websocket"],
 }
 
 # A test that takes longer than all others together.

@@ -21,7 +21,12 @@ use tonic_health::{
 };
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::trace::TraceLayer;
-use tower_throttle::{Limits, Models, Rules, ThrottleLayer, facts::BodyFacts, peek::PeekLayer};
+use tower_throttle::{
+    Limits, Models, Rate, Rules, ThrottleLayer,
+    facts::BodyFacts,
+    peek::PeekLayer,
+    usage::{BodyEstimate, Estimate},
+};
 
 use support::{bytes, client, hourly, request, serve, throttle, values};
 
@@ -242,6 +247,21 @@ async fn servers_of_tonic_take_the_layer() {
     answer.expect("served");
 }
 
+/// Tells whether the body of a request was read.
+fn is_read<B>()
+-> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ 'static
+where
+    B: Send + 'static,
+{
+    service_fn(async |request: Request<B>| {
+        let is_read = request.extensions().get::<BodyFacts>().is_some();
+        Ok::<_, Infallible>(Response::new(Body::from(is_read.to_string())))
+    })
+}
+
 #[tokio::test]
 async fn a_body_passes_unread_where_the_path_names_the_model() {
     let models = Models::from_body().or_by_path_param("model");
@@ -250,14 +270,10 @@ async fn a_body_passes_unread_where_the_path_names_the_model() {
         .route("POST /v1/chat", hourly(9))
         .models(models.model("large", hourly(1)).otherwise(hourly(9)));
     let (throttle, peek) = layers(rules);
-    let inner = service_fn(async |request: Request<_>| {
-        let is_read = request.extensions().get::<BodyFacts>().is_some();
-        Ok::<_, Infallible>(Response::new(Body::from(is_read.to_string())))
-    });
     let service = ServiceBuilder::new()
         .layer(peek)
         .layer(throttle)
-        .service(inner);
+        .service(is_read());
     for (path, is_read) in [("/v1/chat", "true"), ("/models/large:generate", "false")] {
         let request = Request::post(path).body(Body::from(r#"{"model":"small"}"#));
         let answer = service.clone().oneshot(request.expect("a request")).await;
@@ -271,4 +287,27 @@ async fn a_body_passes_unread_where_the_path_names_the_model() {
         answer.expect("no error").status(),
         StatusCode::TOO_MANY_REQUESTS
     );
+}
+
+/// Tokens are estimated from the bodies of requests whose limits count tokens, and from no other.
+#[tokio::test]
+async fn a_body_passes_unread_where_no_limit_counts_tokens() {
+    let estimate = Estimate::from_body(BodyEstimate::new()).or(1);
+    let rules = Rules::new()
+        .route(
+            "POST /v1/chat",
+            Limits::new().tokens(Rate::per_hour(10_000)),
+        )
+        .route("POST /v1/files", hourly(9))
+        .estimate(estimate);
+    let (throttle, peek) = layers(rules);
+    let service = ServiceBuilder::new()
+        .layer(peek)
+        .layer(throttle)
+        .service(is_read());
+    for (path, is_read) in [("/v1/chat", "true"), ("/v1/files", "false")] {
+        let request = Request::post(path).body(Body::from(r#"{"model":"small"}"#));
+        let answer = service.clone().oneshot(request.expect("a request")).await;
+        assert_eq!(bytes(answer.expect("no error")).await, is_read, "{path}");
+    }
 }

@@ -414,6 +414,36 @@ fn a_file_that_is_too_long_is_not_read() {
     assert_eq!(told(&tells), Err(expected));
 }
 
+/// Eight megabytes are read, and not one byte more.
+#[test]
+fn a_file_has_a_bound_that_nobody_has_set() {
+    const MOST: usize = 8 * 1024 * 1024;
+    let directory = Directory::new("bound");
+    let path = directory.file("throttle.toml");
+    let layer = ThrottleLayer::new(Rules::new()).expect("no rules");
+    let start = || {
+        let watch = config::watch(&path).reading(|text| {
+            assert_eq!(text.len(), MOST);
+            Ok(Rules::new())
+        });
+        watch.start(&layer.handle())
+    };
+    fs::write(&path, "#".repeat(MOST)).expect("a file");
+    assert!(start().is_ok());
+    fs::write(&path, "#".repeat(MOST + 1)).expect("a file");
+    let error = start().expect_err("it is too long");
+    assert!(
+        matches!(
+            error,
+            WatchError::Length {
+                max_bytes: MOST,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_file_that_is_emptied_lifts_no_limit() {
     let directory = Directory::new("emptied");
