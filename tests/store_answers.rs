@@ -129,18 +129,33 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Refuses all, and tells that each bucket is full.
-#[derive(Debug, Clone, Default)]
-struct Contradicts(Arc<AtomicUsize>);
+/// Refuses all, and tells that each bucket is full, after so many answers that tell it to be empty.
+#[derive(Debug, Clone)]
+struct Contradicts {
+    start: Instant,
+    empty: usize,
+    asked: Arc<AtomicUsize>,
+}
 
 impl Store for Contradicts {
     fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken> {
-        let asked = self.0.fetch_add(1, Ordering::Relaxed);
+        let elapsed = u64::try_from(self.start.elapsed().as_nanos()).expect("not long");
+        let now = 1_800_000_000_000_000_000 + elapsed;
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
         assert!(asked < 1_000, "it is asked for ever");
+        let balance = Balance {
+            // Of a bucket of four units, three a second.
+            state: if asked < self.empty {
+                now + 1_333_333_333
+            } else {
+                0
+            },
+            ..Balance::default()
+        };
         let taken = Taken {
             is_admitted: false,
-            now: 1_800_000_000_000_000_000,
-            balances: vec![Balance::default(); charges.len()],
+            now,
+            balances: vec![balance; charges.len()],
         };
         Box::pin(async { Ok(taken) })
     }
@@ -157,20 +172,27 @@ async fn a_store_that_refuses_what_it_tells_to_be_there_refuses_by_a_limit_and_i
     let wait = Duration::from_millis(500);
     let rate = || Rate::per_second(3).burst(4);
     let none = Duration::ZERO;
-    for (limits, passes, waits) in [
-        (Limits::new().rate(rate()), false, none),
-        (Limits::new().rate(rate()).max_wait(wait), false, wait),
-        (Limits::new().rate(rate().shadow()), true, none),
+    for (limits, empty, passes, waits) in [
+        (Limits::new().rate(rate()), 0, false, none),
+        (Limits::new().rate(rate()).max_wait(wait), 0, false, wait),
+        // It stands in line by then.
+        (Limits::new().rate(rate()).max_wait(wait), 1, false, wait),
+        (Limits::new().rate(rate().shadow()), 0, true, none),
     ] {
-        let builder = ThrottleLayer::builder(Rules::new().default_route(limits))
-            .store(Contradicts::default());
-        let client = Client::with(builder);
         let start = now();
+        let store = Contradicts {
+            start,
+            empty,
+            asked: Arc::default(),
+        };
+        let builder = ThrottleLayer::builder(Rules::new().default_route(limits));
+        let client = Client::with(builder.store(store.clone()));
         let answer = timeout(2 * wait, client.get("/")).await.expect("in time");
         let decision = answer.decision();
         assert_eq!(start.elapsed(), waits, "{decision:?}");
         assert_eq!(decision.is_admitted(), passes, "{decision:?}");
         let refused = decision.limits().filter(|limit| limit.is_refused()).count();
         assert_eq!(refused, usize::from(!passes), "R22: {decision:?}");
+        assert!(store.asked.load(Ordering::Relaxed) > empty, "{decision:?}");
     }
 }
