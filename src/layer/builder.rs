@@ -76,7 +76,9 @@ impl ThrottleLayerBuilder {
     ///
     /// Without decisions and [`rate_limit_headers`](Self::rate_limit_headers), an admitted request makes no allocation.
     /// Exceptions are requests with more than four limits, with a limit of model tokens, with a cap in flight for each
-    /// client where clients have a [secret](crate::Clients::secret), with a `%` in the path, and all requests with
+    /// client where clients have a [secret](crate::Clients::secret), with second budgets, with refunds, or with slots
+    /// that handlers may keep; requests that wait, in line or for a store; requests that may be read in several ways,
+    /// such as those with a `%` or `//` in the path; the first request of an undeclared route; and all requests with
     /// [`track_in_flight`](Self::track_in_flight).
     pub fn decision(self, place: DecisionIn) -> Self {
         self.with(|options| options.decision = place)
