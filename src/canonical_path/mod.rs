@@ -65,8 +65,9 @@ use crate::{body::ResponseBody, response::strip};
 /// | `%252F`: a server may decode it twice | 400 | 400 |
 /// | `%00` and other control characters, escapes that are not UTF-8, `%` without two digits | 400 | 400 |
 ///
-/// A final `/` stays: the throttle also charges such a path to the key without it, unless there is a key with it. Every
-/// path that `normalizing` forwards is one that `strict` admits. Query, host, method and header fields take no part.
+/// A final `/` stays: the throttle also charges such a path to the key without it, unless there is a key with it, or
+/// axum's route for the request is greedy (`/{*path}`). Every path that `normalizing` forwards is one that `strict`
+/// admits. Query, host, method and header fields take no part.
 /// Requests without a path (`OPTIONS *`, and `CONNECT` to an authority) pass.
 ///
 /// The answer is a problem document (RFC 9457) with status 400 that states the fault, also for gRPC.
@@ -75,7 +76,9 @@ use crate::{body::ResponseBody, response::strip};
 /// [`Rules::total`](crate::Rules::total) or a shared bucket for [undeclared routes](crate::rules::Undeclared::Shared)
 /// as well.
 ///
-/// In axum, `normalizing` goes around the whole router, since `Router::layer` runs after routing.
+/// In axum, `normalizing` goes around the outermost router as a whole, since `Router::layer` runs after routing. Inside
+/// a router (`fallback_service`, `route_service`, `nest_service`) the throttle finds limits by the path as it was sent,
+/// axum's `OriginalUri`, and not by what `normalizing` makes of it: use `strict` there.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct CanonicalPathLayer {

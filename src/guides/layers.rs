@@ -56,7 +56,7 @@
 //! # Layers that rewrite
 //!
 //! A layer that rewrites a path or a method, such as `NormalizePath`, goes outside the throttle. In axum that means
-//! around the whole router, since `Router::layer` runs after routing. A proxy needs
+//! around the outermost router as a whole, since `Router::layer` runs after routing. A proxy needs
 //! [`CanonicalPathLayer`](crate::canonical_path::CanonicalPathLayer) around the throttle: an upstream server may decode
 //! `%2F`, merge `//` or resolve `..`, and would serve one resource under many paths, each with limits of its own.
 //!
